@@ -1,0 +1,33 @@
+# docker build -t quipbot .
+# A CPU-only image is a fifth of the size: pass the index of such a build, --build-arg TORCH_INDEX=URL.
+FROM python:3.11-slim AS build
+ARG TORCH_INDEX=""
+WORKDIR /src
+RUN python -m venv /venv
+ENV PATH=/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY bot bot
+COPY captioner captioner
+COPY adapters adapters
+# Versions of a CPU build carry a suffix that the tested pins of torch do not match.
+RUN if [ -n "$TORCH_INDEX" ]; then pip install --index-url "$TORCH_INDEX" torch torchvision \
+      && sed -i '/^torch\(vision\)\?==/d;/^nvidia-/d;/^triton==/d' constraints.txt; fi \
+    && pip install -c constraints.txt .
+
+FROM python:3.11-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends fonts-bebas-neue fonts-noto-color-emoji fonts-noto-core tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 quipbot \
+    && install -d -o quipbot /data
+COPY --from=build /venv /venv
+COPY config.toml /etc/quipbot/config.toml
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
+USER quipbot
+WORKDIR /data
+VOLUME /data
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=5s --start-period=90s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+ENTRYPOINT ["tini", "--", "python", "-m", "bot"]
+CMD ["run", "--config", "/etc/quipbot/config.toml", "store.path=/data/quipbot.db"]

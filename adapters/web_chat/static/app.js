@@ -1,0 +1,347 @@
+// The chat page. The log below is the only state: a meme's element knows its meme, and the server knows the rest.
+
+const REACTIONS = ["😂", "👍", "❤️", "🔥", "💩", "👎"];
+const UNREACHABLE = "The bot cannot be reached. Is it still running?";
+
+const log = document.getElementById("log");
+const empty = document.getElementById("empty");
+const text = document.getElementById("text");
+const memes = new Map(); // id → {meme, node}
+
+// ---------------------------------------------------------------- small things
+
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+async function api(method, path, body) {
+  const json = body !== undefined && !(body instanceof FormData);
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      body: json ? JSON.stringify(body) : body,
+      headers: json ? { "Content-Type": "application/json" } : {},
+    });
+  } catch {
+    throw new Error(UNREACHABLE);
+  }
+  if (answer.ok) return answer;
+  const problem = await answer.json().catch(() => ({}));
+  throw new Error(problem.error ?? `The bot answered with an error (${answer.status}).`);
+}
+
+const plain = (emoji) => emoji.replace(/\uFE0F/g, ""); // the server counts ❤ and ❤️ as one
+const announce = (sentence) => { document.getElementById("announcer").textContent = sentence; };
+
+// ---------------------------------------------------------------- the log
+
+let atEnd = true; // stay at the end while pictures load, unless the reader has scrolled up
+
+let lastY = 0;
+
+const toEnd = () => scrollTo(0, document.documentElement.scrollHeight);
+addEventListener("scroll", () => {
+  if (scrollY < lastY) atEnd = false; // only people scroll up; that the log has grown is no reason to stop
+  if (innerHeight + scrollY > document.documentElement.scrollHeight - 80) atEnd = true;
+  lastY = scrollY;
+}, { passive: true });
+new ResizeObserver(() => { if (atEnd) toEnd(); }).observe(log);
+
+function append(node) {
+  empty.hidden = true;
+  node.classList.add("new");
+  log.append(node);
+  return node;
+}
+
+function say(sentence) {
+  atEnd = true;
+  append(make("li", { class: "said" }, sentence));
+}
+
+function note(sentence, problem = true) {
+  announce(sentence);
+  return append(make("li", { class: problem ? "note problem" : "note" }, sentence));
+}
+
+// ---------------------------------------------------------------- a meme
+
+function show(meme, place) {
+  const known = memes.get(meme.id);
+  if (known) {
+    place?.remove();
+    return vote(known, meme);
+  }
+  const node = card(meme);
+  memes.set(meme.id, node.entry);
+  if (place) place.replaceWith(node);
+  else append(node);
+  empty.hidden = true;
+}
+
+function card(meme) {
+  const entry = { meme: { reactions: {}, mine: [], ...meme } };
+  const reactions = make("div", { class: "row reactions", role: "group", "aria-label": "Reactions" });
+  const actions = make("div", { class: "row actions" },
+    make("button", { type: "button", onclick: () => another(meme, {}) }, "Another one"),
+    make("a", { class: "button", href: `${meme.url}?download=1`, download: "" }, "Download"),
+    why(meme));
+  entry.node = make("li", { class: "meme", id: `meme-${meme.id}`, "aria-label": "Meme" },
+    make("a", { class: "frame", href: meme.url, target: "_blank", tabindex: "-1" },
+      make("img", { src: meme.url, alt: meme.alt })),
+    reactions, actions, ...candidates(meme));
+  entry.node.entry = entry;
+  vote(entry, entry.meme);
+  return entry.node;
+}
+
+function vote(entry, { reactions, mine }) {
+  if (!reactions) return; // the answer to a post knows of no votes
+  Object.assign(entry.meme, { reactions, mine });
+  const bar = entry.node.querySelector(".reactions");
+  const shown = [...REACTIONS, ...Object.keys(reactions).filter((e) => !REACTIONS.map(plain).includes(plain(e)))];
+  shown.forEach((emoji) => {
+    const pressed = mine.some((each) => plain(each) === plain(emoji));
+    const count = reactions[plain(emoji)] ?? reactions[emoji] ?? 0;
+    bar.querySelector(`[data-emoji="${emoji}"]`) ?? bar.append(pill(entry, emoji));
+    const button = bar.querySelector(`[data-emoji="${emoji}"]`);
+    button.hidden = !count && !REACTIONS.includes(emoji);
+    button.setAttribute("aria-pressed", pressed);
+    button.setAttribute("aria-label", `${emoji} ${count}`);
+    button.lastChild.textContent = count || "";
+  });
+}
+
+function pill(entry, emoji) {
+  let underWay = false;
+  return make("button", {
+    type: "button",
+    "data-emoji": emoji,
+    async onclick({ currentTarget }) {
+      if (underWay) return;
+      underWay = true;
+      const method = currentTarget.getAttribute("aria-pressed") === "true" ? "DELETE" : "PUT";
+      try {
+        const path = `/api/memes/${entry.meme.id}/reactions/${encodeURIComponent(emoji)}`;
+        vote(entry, await (await api(method, path)).json());
+      } catch (error) {
+        note(error.message);
+      }
+      underWay = false;
+    },
+  }, emoji, make("span"));
+}
+
+function candidates(meme) {
+  if (meme.candidates.length < 2) return [];
+  const drawn = JSON.stringify(meme.boxes);
+  const choice = (candidate, place) => {
+    const current = JSON.stringify(candidate.boxes) === drawn;
+    return make("li", {}, make("button", {
+      type: "button",
+      "aria-current": current && "true",
+      onclick: () => { if (!current) another(meme, { candidate: place }); },
+    }, ...candidate.boxes.filter(Boolean).map((box) => make("span", { dir: "auto" }, box))));
+  };
+  return [make("details", { class: "candidates" },
+    make("summary", {}, `Pick of the ${meme.candidates.length} best`),
+    make("ul", {}, ...meme.candidates.map(choice)))];
+}
+
+function why(meme) {
+  let figure;
+  const button = make("button", { type: "button", "aria-expanded": "false", async onclick() {
+    if (!figure) {
+      button.setAttribute("aria-busy", "true");
+      try {
+        const picture = await (await api("GET", `/memes/${meme.id}/attention`)).blob();
+        const alt = `Where each of the words looked: ${meme.boxes.join(" / ")}`;
+        figure = make("figure", { class: "attention", hidden: true },
+          make("img", { src: URL.createObjectURL(picture), alt }),
+          make("figcaption", {}, "Each word over the part of the picture that it looked at."));
+        button.closest(".meme").append(figure);
+      } catch (error) {
+        note(error.message);
+        return;
+      } finally {
+        button.removeAttribute("aria-busy");
+      }
+    }
+    figure.hidden = !figure.hidden;
+    button.setAttribute("aria-expanded", !figure.hidden);
+  } }, "Why these words?");
+  return button;
+}
+
+// ---------------------------------------------------------------- asking for memes, one after the other
+
+let line = Promise.resolve();
+let waiting = 0;
+let heard = []; // memes that the feed told of while one of ours, maybe the same, was being made
+
+function request(preview, ask) { // `preview`: the address of what the meme will look like
+  const place = making(preview);
+  waiting += 1;
+  line = line.then(async () => {
+    announce("Making a meme…");
+    place.querySelector("p").textContent = "Thinking of something…";
+    try {
+      const meme = await ask();
+      show(meme, place);
+      openLatest(meme.id);
+      announce(`Here is the meme. ${meme.alt}`);
+    } catch (error) {
+      place.remove();
+      note(error.message);
+    }
+    URL.revokeObjectURL(preview);
+    waiting -= 1;
+    heard.splice(0).forEach((meme) => show(meme));
+  });
+}
+
+function making(url) {
+  atEnd = true;
+  const picture = make("img", { alt: "", src: url });
+  picture.addEventListener("error", () => picture.remove()); // not every picture is one that a browser can show
+  return append(make("li", { class: "making", "aria-busy": "true" },
+    make("div", { class: "frame" }, picture, make("div", { class: "spinner" })),
+    make("p", {}, "Waiting for its turn…")));
+}
+
+function openLatest(id) {
+  for (const details of log.querySelectorAll(".candidates")) details.open = details.closest(".meme").id === `meme-${id}`;
+}
+
+function post(file, words) {
+  request(URL.createObjectURL(file), async () => {
+    const form = new FormData();
+    form.set("image", file, file.name || "picture");
+    if (words) form.set("text", words);
+    return (await api("POST", "/api/memes", form)).json();
+  });
+}
+
+function again(meme, path, wish) {
+  request(meme.url, async () => (await api("POST", `/api/memes/${meme.id}/${path}`, wish)).json());
+}
+
+const another = (meme, wish) => again(meme, "redo", wish);
+
+// ---------------------------------------------------------------- what people do
+
+function take(files) {
+  if (!files.length) return;
+  const words = text.value.trim();
+  text.value = "";
+  if (words) say(words);
+  for (const file of files) post(file, words);
+}
+
+function send() {
+  const words = text.value.trim();
+  if (!words) return document.getElementById("pick").click();
+  const command = /^\/meme(?=\s|$)/i.test(words);
+  if (!command && !words.includes("|")) {
+    return note("Now add a picture, and these words go along with it. To write on the last one: /meme top | bottom", false);
+  }
+  const last = [...log.querySelectorAll(".meme")].at(-1)?.entry.meme;
+  if (!last) return note("There is no picture to write on yet. Add one, and your words go on it.", false);
+  text.value = "";
+  say(words);
+  const own = words.replace(/^\/meme(?=\s|$)/i, "").trim();
+  if (own) again(last, "text", { boxes: own.split("|").map((box) => box.trim()) });
+  else another(last, {});
+}
+
+document.getElementById("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  send();
+});
+
+for (const button of document.querySelectorAll("[data-opens]")) {
+  button.addEventListener("click", () => document.getElementById(button.dataset.opens).click());
+}
+
+for (const id of ["pick", "camera"]) {
+  document.getElementById(id).addEventListener("change", ({ target }) => {
+    take([...target.files]);
+    target.value = ""; // so that the same picture can be picked again
+  });
+}
+
+addEventListener("paste", (event) => {
+  if (!event.clipboardData?.files.length) return;
+  event.preventDefault();
+  take([...event.clipboardData.files]);
+});
+
+const veil = document.getElementById("veil");
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+addEventListener("dragover", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  veil.hidden = false;
+});
+addEventListener("dragleave", (event) => { if (!event.relatedTarget) veil.hidden = true; });
+addEventListener("drop", (event) => {
+  veil.hidden = true;
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  take([...event.dataTransfer.files]);
+});
+
+// ---------------------------------------------------------------- every window live
+
+async function refresh() {
+  const { memes: latest } = await (await api("GET", "/api/memes")).json();
+  latest.forEach(hear);
+  empty.hidden = log.childElementCount > 0;
+}
+
+function hear(meme) {
+  if (waiting && !memes.has(meme.id)) heard.push(meme);
+  else show(meme);
+}
+
+function follow() {
+  // Browsers allow a site six connections, so one window listens and tells the others of the same browser.
+  const channel = new BroadcastChannel("quipbot-feed");
+  const tell = (news) => { channel.postMessage(news); apply(news); };
+  const apply = ({ kind, meme, online }) => {
+    if (kind === "connection") {
+      document.getElementById("connection").hidden = online;
+      if (online) refresh().catch(() => {}); // what was missed meanwhile; the feed itself tells when it breaks
+    } else hear(meme);
+  };
+  channel.addEventListener("message", ({ data }) => apply(data));
+
+  const listen = () => {
+    const source = new EventSource("/api/feed");
+    source.addEventListener("open", () => tell({ kind: "connection", online: true }));
+    source.addEventListener("error", () => {
+      tell({ kind: "connection", online: false });
+      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+    });
+    for (const kind of ["meme", "reactions"]) {
+      source.addEventListener(kind, ({ data }) => tell({ kind, meme: JSON.parse(data) }));
+    }
+  };
+  const lead = () => new Promise(listen); // never settles: the lock is kept as long as the window lives
+  if (navigator.locks) navigator.locks.request("quipbot-feed", lead);
+  else listen(); // plain http from another machine has no locks
+}
+
+addEventListener("visibilitychange", () => { if (!document.hidden) refresh().catch(() => {}); });
+
+refresh().catch((error) => note(error.message)).finally(() => {
+  openLatest([...memes.keys()].at(-1));
+  follow();
+});

@@ -1,0 +1,43 @@
+"""Says in plain words what is there and what is missing, changing nothing."""
+
+import platform
+import socket
+import sys
+from collections.abc import Callable, Iterator
+
+from bot import engine, store
+from bot.config import Config, Web
+from bot.events import Failed
+
+
+def report(config: Config) -> bool:
+    """Print a line a check; whether all is well."""
+    well = True
+    for name, check in _checks(config):
+        try:
+            mark, finding = "ok", check()
+        except (Failed, store.StoreError) as error:
+            mark, finding, well = "MISSING", str(error), False
+        print(f"{mark:8}{name}: {finding}", flush=True)
+    return well
+
+
+def _checks(config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "python", lambda: f"{platform.python_version()} at {sys.executable}"
+    yield "database", lambda: store.examine(config.store.path)
+    yield "address", lambda: _examined_address(config.web)
+    yield "token", lambda: "set" if config.web.token else "none, so only this machine can use the page"
+    yield from engine.examine(config)
+
+
+def _examined_address(web: Web) -> str:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(web.host, web.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise Failed(
+            f"{web.host}:{web.port} cannot be listened on: {error.strerror}. If the bot is running, it is what listens."
+        ) from error
+    return f"{web.host}:{web.port} is free"

@@ -1,0 +1,373 @@
+"""The one door to the model: a bounded queue, micro-batches, threads, and the switch to another checkpoint.
+
+A request waits for one of few places, then is fetched, decoded and scaled down, captioned with whatever else is ready,
+and drawn. Only pictures that hold a place are in memory; those in the queue are no more than a way to fetch them.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from PIL import Image
+
+from bot.config import Config
+from bot.events import BadPicture, Busy, Candidate, Expected, Failed, Fetch, Made, Style, TooLarge, Wish
+from captioner.captioner import Captioned, Captioner, ModelError
+from captioner.captioner import Wish as ModelWish
+from captioner.fonts import FontError, Fonts
+from captioner.images import ImageError, ImageTooLarge, Limits, Picture, scaled, to_jpeg
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+Load = Callable[[Path | None], "Model"]
+
+DECODERS = 2
+"""Pictures decoded or drawn at a time: one of 50 megapixels takes 150 MB until it is scaled down."""
+KEPT_QUALITY = 95
+"""JPEG quality of the picture that is kept for buttons."""
+SMALLEST_SIDE = 64
+"""Pixels below which a meme is not scaled to fit a platform's limit."""
+
+
+class Model(Protocol):
+    """What the engine asks of a captioner; `caption` and `explain` are called from one thread only."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self, data: bytes) -> Picture: ...
+
+    def caption(self, jobs: Sequence[tuple[Picture, ModelWish]]) -> list[Captioned]: ...
+
+    def draw(self, picture: Picture, boxes: Sequence[str]) -> Image.Image: ...
+
+    def explain(self, picture: Picture, boxes: Sequence[str], style: Style = "meme") -> bytes: ...
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """A picture that waits to be captioned; `done` is cancelled when nobody waits for it any more."""
+
+    picture: Picture
+    wish: ModelWish
+    since: float
+    done: "asyncio.Future[tuple[Captioned, float, float]]"
+    """What came of it, and when captioning began and ended."""
+
+
+def loader(config: Config) -> Callable[[Path | None], Captioner]:
+    """How checkpoints are loaded with these settings; None is the one that ships."""
+
+    def load(path: Path | None) -> Captioner:
+        return Captioner.load(
+            path,
+            device=config.captioner.device,
+            threads=config.captioner.threads,
+            limits=Limits(config.images.max_bytes, config.images.max_pixels),
+            font=config.draw.font or None,
+            max_side=config.draw.max_side,
+        )
+
+    return load
+
+
+class Engine:
+    """`async with Engine(config) as engine:` loads and warms up the model; raises `Failed` where it cannot be read.
+
+    Leaving the block finishes what was accepted, within `stop.grace` seconds.
+    """
+
+    def __init__(self, config: Config, load: Load | None = None) -> None:
+        self._config = config
+        self._load = load or loader(config)
+        self._model: Model | None = None
+        self._placed = 0
+        self._places = asyncio.Semaphore(2 * config.engine.batch)  # one batch is captioned, the next is being read
+        self._fetches = asyncio.Semaphore(max(2, config.engine.batch // 2))  # each may hold images.max_bytes
+        self._read_jobs: asyncio.Queue[_Job] = asyncio.Queue()
+        self._accepted: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+        self._swapping = asyncio.Lock()
+        self._batcher: asyncio.Task[None] | None = None
+        self._torch = ThreadPoolExecutor(1, thread_name_prefix="torch")
+        self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.swap(self._config.captioner.model)
+        except BaseException:
+            self._shut_down_threads()
+            raise
+        self._batcher = asyncio.create_task(self._serve(), name="batcher")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain()
+        if self._batcher is not None:
+            self._batcher.cancel()
+            await asyncio.wait([self._batcher])
+        self._shut_down_threads()
+
+    @property
+    def model(self) -> str:
+        return self._serving.name
+
+    @property
+    def ready(self) -> bool:
+        return self.alive and not self._stopping
+
+    @property
+    def alive(self) -> bool:
+        return self._batcher is not None and not self._batcher.done()
+
+    @property
+    def waiting(self) -> int:
+        """How many accepted pictures have no place yet."""
+        return len(self._accepted) - self._placed
+
+    async def make(self, fetch: Fetch, wish: Wish) -> Made:
+        """Read, caption and draw one picture; raises `Busy` at once when the queue is full."""
+        return await self._accept(self._make(fetch, wish))
+
+    async def explain(self, fetch: Fetch, boxes: Sequence[str], style: Style) -> bytes:
+        """A PNG of the caption's words over the attention they paid to the picture."""
+        return await self._accept(self._explain(fetch, boxes, style))
+
+    async def swap(self, model: str) -> None:
+        """Serve another checkpoint file ("": the shipped one) from the next batch on.
+
+        Raises `Failed` where it cannot be read; then the old one goes on serving.
+        """
+        async with self._swapping:
+            loop = asyncio.get_running_loop()
+            try:
+                loaded = await loop.run_in_executor(None, self._load, Path(model) if model else None)
+                await loop.run_in_executor(self._torch, _warm_up, loaded)
+            except (ModelError, FontError) as error:
+                raise Failed(str(error)) from error
+            self._model = loaded
+        log.info("model loaded", extra={"fields": {"model": loaded.name}})
+
+    async def drain(self) -> None:
+        """Take nothing more, and finish what was accepted; what `stop.grace` is too short for ends with `Busy`."""
+        self._stopping = True
+        if not self._accepted:
+            return
+        _, late = await asyncio.wait(self._accepted, timeout=self._config.stop.grace)
+        for task in late:
+            task.cancel()
+
+    @property
+    def _serving(self) -> Model:
+        if self._model is None:
+            raise Busy("The bot is still starting. Try again in a moment.")
+        return self._model
+
+    async def _accept(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run the work as a task of its own, which ends with its caller, and with the engine."""
+        if self._stopping or self.waiting >= self._config.engine.queue:
+            work.close()
+            raise Busy("The bot is stopping." if self._stopping else "Too many pictures are waiting. Try again soon.")
+        task = asyncio.create_task(work)
+        self._accepted.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is None or caller.cancelling():
+                raise
+            raise Busy("The bot is stopping.") from None
+        finally:
+            self._accepted.discard(task)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Wait for a place; only who holds one has a picture in memory."""
+        async with self._places:
+            self._placed += 1
+            try:
+                yield
+            finally:
+                self._placed -= 1
+
+    async def _make(self, fetch: Fetch, wish: Wish) -> Made:
+        accepted = time.perf_counter()
+        async with self._place():
+            placed = time.perf_counter()
+            picture = await self._read(fetch)
+            read = time.perf_counter()
+            stages = {"wait": placed - accepted, "read": read - placed}
+            made = Made(b"", "image/jpeg", (), None, wish.own_boxes, wish.description, self.model, stages=stages)
+            if not (wish.own_boxes and wish.description):
+                captioned, began, ended = await self._caption(picture, wish)
+                made = _captioned(made, captioned)
+                stages |= {"wait": placed - accepted + began - read, "caption": ended - began}
+            drawing = time.perf_counter()
+            data, kept = await self._in_pool(self._draw, picture, made.boxes, wish.max_bytes)
+            stages["draw"] = time.perf_counter() - drawing
+            return dataclasses.replace(made, data=data, picture=kept)
+
+    async def _explain(self, fetch: Fetch, boxes: Sequence[str], style: Style) -> bytes:
+        async with self._place():
+            picture = await self._read(fetch)
+            loop = asyncio.get_running_loop()
+            with _translated("The attention of this caption could not be shown."):
+                return await loop.run_in_executor(self._torch, self._serving.explain, picture, boxes, style)
+
+    async def _read(self, fetch: Fetch) -> Picture:
+        """The decoded picture, no larger than it will be drawn."""
+        async with self._fetches:
+            with _translated("The picture could not be fetched."):
+                async with asyncio.timeout(self._config.engine.fetch_timeout):
+                    data = await fetch(self._config.images.max_bytes)
+            with _translated("The picture could not be read."):
+                return await self._in_pool(_decoded, self._serving, data, self._config.draw.max_side)
+
+    async def _caption(self, picture: Picture, wish: Wish) -> tuple[Captioned, float, float]:
+        job = _Job(picture, _for_model(wish), time.perf_counter(), asyncio.get_running_loop().create_future())
+        self._read_jobs.put_nowait(job)
+        return await job.done
+
+    def _draw(self, picture: Picture, boxes: Sequence[str], max_bytes: int | None) -> tuple[bytes, bytes]:
+        with _translated("The meme could not be drawn."):
+            drawn = self._serving.draw(picture, boxes)
+            data = to_jpeg(drawn, self._config.draw.quality)
+            if max_bytes is not None and len(data) > max_bytes:
+                data = _fitted(drawn, max_bytes, self._config.draw.quality)
+            return data, to_jpeg(picture.image, KEPT_QUALITY)
+
+    async def _in_pool(self, work: Callable[..., Result], *args: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+    async def _serve(self) -> None:
+        while True:
+            batch = await self._gathered()
+            if batch:
+                await self._caption_batch(batch)
+
+    async def _gathered(self) -> list[_Job]:
+        """The next job that somebody waits for, and what else is ready a moment later."""
+        jobs = [await self._read_jobs.get()]
+        if self._read_jobs.qsize() < self._config.engine.batch - 1:
+            await asyncio.sleep(self._config.engine.wait_ms / 1000)
+        while len(jobs) < self._config.engine.batch and not self._read_jobs.empty():
+            jobs.append(self._read_jobs.get_nowait())
+        return [job for job in jobs if not job.done.done()]
+
+    async def _caption_batch(self, jobs: Sequence[_Job]) -> None:
+        """Answer every job; where a batch fails, each is tried alone, so that only the guilty one fails."""
+        began = time.perf_counter()
+        work = self._serving.caption
+        pairs = [(job.picture, job.wish) for job in jobs]
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._torch, work, pairs)
+        except Exception as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    await self._caption_batch([job])
+            elif not jobs[0].done.done():
+                log.error("captioning failed", exc_info=error)
+                jobs[0].done.set_exception(Failed("The model could not caption this picture. The log says why."))
+            return
+        ended = time.perf_counter()
+        for job, answer in zip(jobs, answers, strict=True):
+            if not job.done.done():
+                job.done.set_result((answer, began, ended))
+
+    def _shut_down_threads(self) -> None:
+        for executor in (self._pool, self._torch):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def examine(config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What a doctor looks at here: a name, and a check that says what it found or raises `Failed`."""
+    yield "font", lambda: _examined_font(config)
+    yield "model", lambda: _examined_model(config)
+
+
+def _examined_font(config: Config) -> str:
+    try:
+        fonts = Fonts.resolve(config.draw.font or None)
+    except FontError as error:
+        raise Failed(str(error)) from error
+    emoji = "colour emoji" if fonts.emoji else "no font for colour emoji is installed (try fonts-noto-color-emoji)"
+    return f"{fonts.primary}; {emoji}"
+
+
+def _examined_model(config: Config) -> str:
+    try:
+        loaded = loader(config)(Path(config.captioner.model) if config.captioner.model else None)
+    except (ModelError, FontError) as error:
+        raise Failed(str(error)) from error
+    return f"{loaded.name} loads and runs on {loaded.device}"
+
+
+def _warm_up(model: Model) -> None:
+    """Caption a grey picture, so that the first user does not wait for what frameworks do once."""
+    picture = Picture(Image.new("RGB", (224, 224), "grey"), "PNG", 1)
+    (captioned,) = model.caption([(picture, ModelWish(n=1))])
+    model.draw(picture, captioned.captions[0].boxes)
+
+
+@contextmanager
+def _translated(sentence: str) -> Iterator[None]:
+    """The captioner's errors as those of the vocabulary; what nobody expected is logged and becomes the sentence."""
+    try:
+        yield
+    except Expected:
+        raise
+    except ImageTooLarge as error:
+        raise TooLarge(str(error)) from error
+    except ImageError as error:
+        raise BadPicture(str(error)) from error
+    except Exception as error:
+        log.exception("a stage failed: %s", sentence)
+        raise Failed(sentence) from error
+
+
+def _decoded(model: Model, data: bytes, max_side: int) -> Picture:
+    picture = model.read(data)
+    return dataclasses.replace(picture, image=scaled(picture.image, max_side))
+
+
+def _for_model(wish: Wish) -> ModelWish:
+    """Own words need a description only: the search that every caption's description comes from anyway."""
+    if wish.own_boxes:
+        return ModelWish(style="describe", search="beam", n=1)
+    return ModelWish(style=wish.style, n=wish.candidates, seed=wish.seed, context=wish.context, explore=wish.explore)
+
+
+def _captioned(made: Made, captioned: Captioned) -> Made:
+    """What was made, with the model's words for it; own words stay as they are."""
+    made = dataclasses.replace(
+        made,
+        description=captioned.description,
+        model=captioned.model,
+        template=captioned.template[0] if captioned.template else None,
+    )
+    if made.boxes:
+        return made
+    candidates = tuple(Candidate(c.boxes, c.logprob, c.reward, c.score) for c in captioned.captions)
+    return dataclasses.replace(made, candidates=candidates, chosen=0, boxes=candidates[0].boxes)
+
+
+def _fitted(image: Image.Image, max_bytes: int, quality: int) -> bytes:
+    """A JPEG of at most so many bytes: coarser at first, then smaller; raises `TooLarge` where neither helps."""
+    while max(image.size) >= SMALLEST_SIDE:
+        for coarser in (quality, 75, 55):
+            data = to_jpeg(image, min(quality, coarser))
+            if len(data) <= max_bytes:
+                return data
+        image = scaled(image, max(image.size) * 3 // 4)
+    raise TooLarge("The meme cannot be made small enough for this chat.")

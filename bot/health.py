@@ -1,0 +1,65 @@
+"""How the process is doing: alive, ready, and in figures for Prometheus."""
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+Probe = Callable[[], bool]
+
+
+class Health:
+    """Probes and counters. Each part that must be alive or ready is watched under the name that a sentence uses."""
+
+    def __init__(self) -> None:
+        self._alive: dict[str, Probe] = {}
+        self._ready: dict[str, Probe] = {}
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._stages = Histogram(
+            "quipbot_stage_seconds", "Time per stage of a meme", ["stage"], registry=self._registry, buckets=SECONDS
+        )
+        self._memes = Counter(
+            "quipbot_memes", "Memes asked for, by how it ended", ["style", "outcome"], registry=self._registry
+        )
+        self._reactions = Counter("quipbot_reactions", "Votes written", ["change"], registry=self._registry)
+        self._waiting = Gauge("quipbot_queue_waiting", "Pictures in the queue", registry=self._registry)
+
+    def watch(self, name: str, *, alive: Probe | None = None, ready: Probe | None = None) -> None:
+        if alive is not None:
+            self._alive[name] = alive
+        if ready is not None:
+            self._ready[name] = ready
+
+    def watch_queue(self, waiting: Callable[[], float]) -> None:
+        self._waiting.set_function(waiting)
+
+    def live(self) -> tuple[bool, str]:
+        return _verdict(self._alive, "alive")
+
+    def ready(self) -> tuple[bool, str]:
+        if not self._ready:
+            return False, "Not ready: starting."
+        return _verdict(self._ready, "ready")
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The exposition and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def count_meme(self, style: str, outcome: str, stages: Mapping[str, float]) -> None:
+        """One request for a meme; `stages` in seconds, empty where nothing was made."""
+        self._memes.labels(style, outcome).inc()
+        for stage, seconds in stages.items():
+            self._stages.labels(stage).observe(seconds)
+
+    def count_reaction(self, added: bool) -> None:
+        self._reactions.labels("added" if added else "removed").inc()
+
+
+def _verdict(probes: Mapping[str, Probe], word: str) -> tuple[bool, str]:
+    failing = [name for name, probe in probes.items() if not probe()]
+    if failing:
+        return False, f"Not {word}: {', '.join(failing)}."
+    return True, f"{word.capitalize()}."

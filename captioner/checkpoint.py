@@ -1,0 +1,97 @@
+"""One safetensors file that describes itself: weights, model config, tokenizer, training data and figures."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from captioner.decoders import DECODERS, AttentionGRU
+from captioner.encoders import DEFAULT, Reduction
+from captioner.tokenizer import CaptionTokenizer
+
+FORMAT = "quipbot-1"
+
+
+class CheckpointError(Exception):
+    """The file is no checkpoint that this version can read; the message is a sentence."""
+
+
+@dataclass
+class Checkpoint:
+    """Everything a captioner needs beside the encoder's published weights."""
+
+    decoder: AttentionGRU
+    reduction: Reduction
+    tokenizer: CaptionTokenizer
+    name: str
+    decoder_name: str = "attention_gru"
+    encoder: str = DEFAULT
+    fingerprints: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+    """Sorted 32-bit hashes of the training captions, to refuse copies."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Data, recipe, seed and figures, for people and for the model card."""
+
+    def save(self, file: Path) -> None:
+        """Half precision; written beside the target, flushed and renamed."""
+        tensors = {f"decoder.{k}": v.half().contiguous() for k, v in self.decoder.state_dict().items()}
+        tensors |= {f"reduction.{k}": v.half().contiguous() for k, v in self.reduction.state_dict().items()}
+        tensors["fingerprints"] = torch.from_numpy(self.fingerprints.astype(np.uint32).view(np.int32))
+        about = {
+            "format": FORMAT,
+            "name": self.name,
+            "encoder": self.encoder,
+            "decoder": self.decoder_name,
+            "config": json.dumps(asdict(self.decoder.config)),
+            "tokenizer": self.tokenizer.to_json(),
+            "facts": json.dumps(self.facts),
+        }
+        part = file.with_name(file.name + ".part")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, about)
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(file)
+
+    @classmethod
+    def load(cls, file: Path) -> "Checkpoint":
+        """Raises CheckpointError with a sentence for whatever is wrong with the file."""
+        try:
+            with safe_open(file, "pt") as opened:
+                about = opened.metadata() or {}
+                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118, not a dict
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"The model file {file} cannot be read: {error}.") from error
+        if about.get("format") != FORMAT or about.get("decoder") not in DECODERS:
+            raise CheckpointError(f"The model file {file} is not of a kind this version knows.")
+        try:
+            return cls._from(about, tensors)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"The model file {file} is damaged: {error}.") from error
+
+    @classmethod
+    def _from(cls, about: dict[str, str], tensors: dict[str, Tensor]) -> "Checkpoint":
+        decoder = DECODERS[about["decoder"]](json.loads(about["config"]))
+        decoder.load_state_dict(_under("decoder.", tensors))
+        reduction = Reduction(*tensors["reduction.basis"].shape)
+        reduction.load_state_dict(_under("reduction.", tensors))
+        return cls(
+            decoder.eval(),
+            reduction,
+            CaptionTokenizer(about["tokenizer"]),
+            about["name"],
+            about["decoder"],
+            about["encoder"],
+            tensors["fingerprints"].numpy().view(np.uint32),
+            json.loads(about["facts"]),
+        )
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}

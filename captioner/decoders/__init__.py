@@ -1,0 +1,12 @@
+"""Decoders, one file a model; each is built from its config and offers `Decoder`'s few methods."""
+
+from collections.abc import Callable
+from typing import Any
+
+from captioner.decoders.attention_gru import AttentionGRU, AttentionGRUConfig, Memory
+
+DECODERS: dict[str, Callable[[dict[str, Any]], AttentionGRU]] = {
+    "attention_gru": lambda config: AttentionGRU(AttentionGRUConfig(**config)),
+}
+
+__all__ = ["DECODERS", "AttentionGRU", "AttentionGRUConfig", "Memory"]

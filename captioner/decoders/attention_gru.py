@@ -1,0 +1,101 @@
+"""The default: a GRU that reads the caption so far and attends over the picture's grid before every word.
+
+The attention is additive (Bahdanau, Cho and Bengio 2015; for pictures Xu et al. 2015). The query is the state *after*
+the word was read and the context joins before the output (Lu et al. 2017), so no step waits for the attention of
+the step before: training runs the GRU once over the whole caption.
+
+Shapes: B captions, T tokens, R places of the grid, D their features, E embedding, H units, A attention, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class AttentionGRUConfig:
+    vocabulary: int
+    features: int = 384
+    embedding: int = 256
+    units: int = 512
+    attention: int = 192
+    dropout: float = 0.3
+
+
+class Memory(NamedTuple):
+    """What is computed once a picture: `keys` (B, R, A) to compare the state with, `values` (B, R, E) to average."""
+
+    keys: Tensor
+    values: Tensor
+
+    def select(self, rows: Tensor) -> "Memory":
+        return Memory(self.keys[rows], self.values[rows])
+
+
+class AttentionGRU(nn.Module):
+    def __init__(self, config: AttentionGRUConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.embedding = nn.Embedding(c.vocabulary, c.embedding)  # tied to the output
+        self.bias = nn.Parameter(torch.zeros(c.vocabulary))
+        self.first = nn.Linear(c.features, c.units)
+        self.gru = nn.GRU(c.embedding, c.units, batch_first=True)
+        self.key = nn.Linear(c.features, c.attention, bias=False)
+        self.value = nn.Linear(c.features, c.embedding)
+        self.query = nn.Linear(c.units, c.attention)
+        self.energy = nn.Linear(c.attention, 1, bias=False)
+        self.merge = nn.Linear(c.units, c.embedding)
+        self.dropout = nn.Dropout(c.dropout)
+        nn.init.normal_(self.embedding.weight, std=c.embedding**-0.5)
+
+    def look(self, grid: Tensor) -> tuple[Memory, Tensor]:
+        """A grid (B, R, D) to its memory and the first state (B, H)."""
+        grid = self.dropout(grid)
+        return Memory(self.key(grid), self.value(grid)), torch.tanh(self.first(grid.mean(1)))
+
+    def attend(self, states: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """States (B, T, H) to contexts (B, T, E) and weights (B, T, R)."""
+        query = self.query(states).unsqueeze(2)  # (B, T, 1, A)
+        energy = self.energy(torch.tanh(query + memory.keys.unsqueeze(1))).squeeze(-1)  # (B, T, R)
+        weights = energy.softmax(-1)
+        return weights @ memory.values, weights
+
+    def logits(self, states: Tensor, contexts: Tensor) -> Tensor:
+        """States (…, H) and contexts (…, E) to logits (…, V)."""
+        merged = torch.tanh(self.merge(self.dropout(states)) + contexts)
+        return F.linear(self.dropout(merged), self.embedding.weight, self.bias)
+
+    def forward(self, grid: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Teacher forcing: grid (B, R, D) and tokens (B, T) to the logits (B, T, V) of the token after each.
+
+        With a mask `keep` (B, T), only those places are computed: (N, V). The output layer is most of the work.
+        """
+        memory, state = self.look(grid)
+        words = self.dropout(self.embedding(tokens))  # (B, T, E)
+        states, _ = self.gru(words, state.unsqueeze(0))  # (B, T, H)
+        contexts, _ = self.attend(states, memory)
+        return self.logits(states, contexts) if keep is None else self.logits(states[keep], contexts[keep])
+
+    def weights(self, grid: Tensor, tokens: Tensor) -> Tensor:
+        """The attention (B, T, R) that was paid before the token after each of `tokens` (B, T)."""
+        memory, state = self.look(grid)
+        states, _ = self.gru(self.embedding(tokens), state.unsqueeze(0))
+        return self.attend(states, memory)[1]
+
+    def step(self, tokens: Tensor, state: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """One token for each of K captions a picture: tokens (B, K), states (B, K, H) and a memory of B pictures.
+
+        Gives logits (B, K, V), new states and attention weights (B, K, R).
+        """
+        from_word, from_state, word_bias, state_bias = self.gru.all_weights[0]
+        gates = F.linear(self.embedding(tokens), from_word, word_bias).chunk(3, -1)
+        hidden = F.linear(state, from_state, state_bias).chunk(3, -1)
+        reset = torch.sigmoid(gates[0] + hidden[0])
+        update = torch.sigmoid(gates[1] + hidden[1])
+        fresh = torch.tanh(gates[2] + reset * hidden[2])
+        state = torch.lerp(fresh, state, update)  # (B, K, H)
+        context, weights = self.attend(state, memory)
+        return self.logits(state, context), state, weights

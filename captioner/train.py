@@ -1,0 +1,377 @@
+"""Training: captions of several data sets and two styles become one checkpoint.
+
+Deterministic by seed on one kind of machine. A run that was cut off resumes from its folder: the order of the data is a
+function of seed and step, everything else is in the saved state.
+"""
+
+import csv
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from captioner import data
+from captioner.checkpoint import Checkpoint
+from captioner.data.samples import Sample
+from captioner.decoders import DECODERS, AttentionGRU
+from captioner.encoders import build
+from captioner.features import Features, features, fit_reduction
+from captioner.tokenizer import VOTES, CaptionTokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `key=value` on the command line may change."""
+
+    seed: int = 1
+    steps: int = 5600
+    batch: int = 128
+    rate: float = 1.5e-3
+    warm_up: int = 300
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    describe_share: float = 0.25
+    """The share of descriptions in what is learnt from; the rest are memes."""
+    known_votes: float = 0.5
+    """How often a meme is trained with its vote bucket; else with *unknown*."""
+    vocabulary: int = 8000
+    features: int = 384
+    embedding: int = 256
+    units: int = 640
+    attention: int = 160
+    dropout: float = 0.15
+    template_views: int = 12
+    photograph_views: int = 3
+    check_every: int = 700
+    threads: int = 0
+    """Of torch; 0 leaves the choice to torch."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Captions as ids, ready to be batched: `ids[i]` belong to the views from `rows[i]` on.
+
+    `votes[i]` is the caption's vote bucket, -1 for unknown.
+    """
+
+    samples: list[Sample]
+    ids: list[list[int]]
+    rows: np.ndarray
+    views: int
+    votes: np.ndarray
+    grids: np.ndarray
+    style: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    grid: Tensor  # (B, R, D)
+    tokens: Tensor  # (B, T), the prefix first
+    targets: Tensor  # (B, T), -1 where nothing is asked
+
+
+@dataclass
+class Progress:
+    """What a run saves besides weights."""
+
+    step: int = 0
+    best: float = math.inf
+    log: list[dict[str, float]] = field(default_factory=list)
+
+
+def read(sets: dict[str, Path]) -> tuple[list[Sample], dict[str, Counter[str]]]:
+    """All data sets cleaned; with the counts of what was dropped, by set and reason."""
+    samples: list[Sample] = []
+    dropped: dict[str, Counter[str]] = {}
+    for name, folder in sets.items():
+        dropped[name] = Counter()
+        before = len(samples)
+        samples += data.cleaned(data.load(name, folder), dropped[name])
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped[name].most_common())
+        print(f"{name}: {len(samples) - before} captions kept; dropped: {reasons or 'none'}")
+    return samples, dropped
+
+
+def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = "attention_gru") -> Checkpoint:
+    """Trains and saves to `out`; logs, plot and the state to resume from lie in a folder of that name beside it.
+
+    Raises ValueError or FileNotFoundError for data that cannot be read.
+    """
+    torch.manual_seed(recipe.seed)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    run = out.with_suffix("")
+    run.mkdir(parents=True, exist_ok=True)
+    samples, dropped = read(sets)
+    split = [data.split_of(s) for s in samples]
+    texts = [box for s, part in zip(samples, split, strict=True) if part == "train" for box in s.boxes]
+    tokenizer = CaptionTokenizer.train(texts, recipe.vocabulary)
+    checkpoint = _untrained(samples, split, tokenizer, recipe, decoder_name, out.stem)
+    corpora = prepare(samples, split, checkpoint, recipe, run)
+    history = Trainer(checkpoint, recipe, run).fit(corpora["train"], corpora["dev"])
+    checkpoint.facts = {
+        "data": {name: sum(1 for s in samples if folder in s.picture.parents) for name, folder in sets.items()},
+        "dropped": {name: dict(counts) for name, counts in dropped.items()},
+        "recipe": asdict(recipe),
+        "figures": history[-1] if history else {},
+    }
+    checkpoint.save(out)
+    plot(history, run / "training.png")
+    return checkpoint
+
+
+def prepare(
+    samples: Sequence[Sample], split: Sequence[str], checkpoint: Checkpoint, recipe: Recipe, run: Path
+) -> dict[str, list[Corpus]]:
+    """The corpora of both styles by split, features computed or read from the run's folder."""
+    encoder = build(checkpoint.encoder)
+    corpora: dict[str, list[Corpus]] = {"train": [], "dev": []}
+    for style, views in (("meme", recipe.template_views), ("describe", recipe.photograph_views)):
+        pictures = sorted({s.picture for s in samples if s.style == style})
+        if not pictures:
+            continue
+        grids = features(encoder, checkpoint.reduction, pictures, views, run / "features", template=style == "meme")
+        for part, members in corpora.items():
+            chosen = [s for s, p in zip(samples, split, strict=True) if s.style == style and p == part]
+            members.append(corpus(chosen, checkpoint.tokenizer, grids, views, style))
+    return corpora
+
+
+def corpus(samples: list[Sample], tokenizer: CaptionTokenizer, grids: Features, views: int, style: str) -> Corpus:
+    ids = tokenizer.encode_batch([s.boxes for s in samples])
+    rows = np.array([grids.rows[s.picture].start for s in samples], np.int64)
+    votes = np.array([-1 if s.percentile is None else min(VOTES - 1, int(s.percentile * VOTES)) for s in samples])
+    return Corpus(samples, ids, rows, views, votes, grids.grids, style)
+
+
+class Trainer:
+    """Fits a checkpoint's decoder; the checkpoint ends with the averaged weights of the best check."""
+
+    def __init__(self, checkpoint: Checkpoint, recipe: Recipe, run: Path) -> None:
+        self.checkpoint, self.recipe, self.run = checkpoint, recipe, run
+        self.model: AttentionGRU = checkpoint.decoder
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
+        )
+        self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.best = self.average
+        self.progress = Progress()
+
+    def fit(self, train: list[Corpus], dev: list[Corpus]) -> list[dict[str, float]]:
+        """Trains to the recipe's last step, from where an earlier run was cut off; gives the log."""
+        self._resume()
+        stream = batches(train, self.checkpoint.tokenizer, self.recipe, self.progress.step)
+        bar = tqdm(total=self.recipe.steps, initial=self.progress.step, unit="step", smoothing=0.01, mininterval=5)
+        losses: list[float] = []
+        started = time.monotonic()
+        while self.progress.step < self.recipe.steps:
+            losses.append(self._update(next(stream)))
+            bar.update()
+            if self.progress.step % 50 == 0:
+                bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
+            if self.progress.step % self.recipe.check_every == 0 or self.progress.step == self.recipe.steps:
+                self._check(dev, float(np.mean(losses)), time.monotonic() - started)
+                losses.clear()
+        bar.close()
+        self.model.load_state_dict(self.best)
+        self.model.eval()
+        return self.progress.log
+
+    def _update(self, batch: Batch) -> float:
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate(self.recipe, self.progress.step)
+        keep = batch.targets >= 0
+        loss = F.cross_entropy(self.model(batch.grid, batch.tokens, keep), batch.targets[keep])
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.progress.step += 1
+        weight = max(1 - self.recipe.ema, 1 / self.progress.step)
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, weight)
+        return loss.item()
+
+    def _check(self, dev: list[Corpus], loss: float, seconds: float) -> None:
+        current = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+        row = {"step": float(self.progress.step), "seconds": seconds, "loss": loss}
+        for members in dev:
+            if members.samples:
+                row |= {f"{members.style}_{k}": v for k, v in likelihood(self.checkpoint, members).items()}
+        self.model.load_state_dict(current)
+        total = sum(v for k, v in row.items() if k.endswith("bits_per_char"))
+        if total <= self.progress.best:
+            self.progress.best = total
+            self.best = {k: v.clone() for k, v in self.average.items()}
+        self.progress.log.append(row)
+        _write_log(self.run / "log.csv", self.progress.log)
+        tqdm.write("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+        self._save()
+
+    def _save(self) -> None:
+        state = {
+            "recipe": asdict(self.recipe),
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average,
+            "best": self.best,
+            "progress": asdict(self.progress),
+            "random": torch.get_rng_state(),
+        }
+        torch.save(state, self.run / "state.part")
+        (self.run / "state.part").replace(self.run / "state.pt")
+
+    def _resume(self) -> None:
+        file = self.run / "state.pt"
+        if not file.exists():
+            return
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+        if state["recipe"] | {"threads": 0} != asdict(replace(self.recipe, threads=0)):
+            raise ValueError(f"{self.run} holds a run of another recipe; remove it or choose another --out.")
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average, self.best = state["average"], state["best"]
+        self.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["random"])
+        print(f"Resuming at step {self.progress.step}.")
+
+
+def rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then half a cosine down to a fiftieth."""
+    if step < recipe.warm_up:
+        return recipe.rate * (step + 1) / recipe.warm_up
+    done = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
+    return recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, step: int) -> Iterator[Batch]:
+    """Batches from a step on, styles mixed by the recipe's shares, captions of like length together."""
+    present = [c for c in corpora if c.samples]
+    shares = np.array([recipe.describe_share if c.style == "describe" else 1 - recipe.describe_share for c in present])
+    counts = np.round(shares / shares.sum() * _CHUNK * recipe.batch).astype(int)
+    counts[0] += _CHUNK * recipe.batch - counts.sum()
+    chunk = step // _CHUNK
+    skip = step % _CHUNK
+    while True:
+        picked = [
+            (c, int(i))
+            for c, count in zip(present, counts, strict=True)
+            for i in _cycled(len(c.samples), chunk * count, count, recipe.seed)
+        ]
+        picked.sort(key=lambda ci: len(ci[0].ids[ci[1]]))
+        order = np.random.default_rng([recipe.seed, chunk]).permutation(_CHUNK)
+        for at in order[skip:]:
+            members = picked[at * recipe.batch : (at + 1) * recipe.batch]
+            # A generator a batch: a resumed run draws the same views and votes.
+            yield collate(members, tokenizer, np.random.default_rng([recipe.seed, chunk, at]), recipe.known_votes)
+        chunk, skip = chunk + 1, 0
+
+
+_CHUNK = 64
+
+
+def _cycled(size: int, start: int, count: int, seed: int) -> Iterator[int]:
+    """`count` indices from `start` on, of one permutation after another."""
+    epoch = -1
+    for position in range(start, start + count):
+        if position // size != epoch:
+            epoch = position // size
+            order = np.random.default_rng([seed, size, epoch]).permutation(size)
+        yield int(order[position % size])
+
+
+def collate(
+    picked: Sequence[tuple[Corpus, int]],
+    tokenizer: CaptionTokenizer,
+    rng: np.random.Generator | None,
+    known: float = 0.0,
+) -> Batch:
+    """Captions padded to one length; a random view and sometimes the votes with `rng`, the picture itself without."""
+    longest = max(len(c.ids[i]) for c, i in picked)
+    tokens = np.full((len(picked), longest + 1), tokenizer.pad, np.int64)
+    targets = np.full((len(picked), longest + 1), -1, np.int64)
+    grids = []
+    for row, (c, i) in enumerate(picked):
+        ids = c.ids[i]
+        voted = rng is not None and c.votes[i] >= 0 and rng.random() < known
+        tokens[row, :2] = tokenizer.prefix(c.style, int(c.votes[i]) if voted else None)
+        tokens[row, 2 : len(ids) + 1] = ids[:-1]
+        targets[row, 1 : len(ids) + 1] = ids
+        view = int(rng.integers(c.views)) if rng is not None else 0
+        grids.append(c.grids[c.rows[i] + view])
+    return Batch(torch.from_numpy(np.stack(grids)).float(), torch.from_numpy(tokens), torch.from_numpy(targets))
+
+
+@torch.inference_mode()
+def likelihood(checkpoint: Checkpoint, corpus: Corpus, limit: int = 2000, batch: int = 128) -> dict[str, float]:
+    """Bits per character and perplexity of up to `limit` captions, evenly picked, votes unknown.
+
+    Characters are those of the normalised text, one for every separator and one for the end.
+    """
+    model = checkpoint.decoder.eval()
+    step = max(1, len(corpus.samples) // limit)
+    order = sorted(range(0, len(corpus.samples), step), key=lambda i: len(corpus.ids[i]))
+    nats, tokens, characters = 0.0, 0, 0
+    for start in range(0, len(order), batch):
+        members = order[start : start + batch]
+        made = collate([(corpus, i) for i in members], checkpoint.tokenizer, None)
+        keep = made.targets >= 0
+        nats += F.cross_entropy(model(made.grid, made.tokens, keep), made.targets[keep], reduction="sum").item()
+        tokens += int(keep.sum())
+        characters += sum(len(box) + 1 for i in members for box in corpus.samples[i].boxes)
+    return {"bits_per_char": nats / math.log(2) / characters, "perplexity": math.exp(nats / tokens)}
+
+
+def plot(log: list[dict[str, float]], file: Path) -> None:
+    """Loss and held-out bits per character over the steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = [row["step"] for row in log]
+    left.plot(steps, [row["loss"] for row in log])
+    left.set(title="training loss, nats a token", xlabel="step")
+    for key in [k for k in (log[0] if log else {}) if k.endswith("bits_per_char")]:
+        right.plot(steps, [row[key] for row in log], label=key.removesuffix("_bits_per_char"))
+    right.set(title="dev, bits per character", xlabel="step")
+    right.legend()
+    figure.savefig(file)
+
+
+def _untrained(
+    samples: Sequence[Sample],
+    split: Sequence[str],
+    tokenizer: CaptionTokenizer,
+    recipe: Recipe,
+    decoder_name: str,
+    name: str,
+) -> Checkpoint:
+    encoder = build()
+    photographs = sorted({s.picture for s in samples if s.style == "describe"})
+    templates = sorted({s.picture for s in samples if s.style == "meme"})
+    # Templates are few, so they count twice.
+    reduction = fit_reduction(encoder, templates * 2 + photographs, recipe.features)
+    config = {k: getattr(recipe, k) for k in ("features", "embedding", "units", "attention", "dropout")}
+    decoder = DECODERS[decoder_name](config | {"vocabulary": len(tokenizer)})
+    seen = {data.fingerprint(s.text) for s, part in zip(samples, split, strict=True) if part == "train"}
+    return Checkpoint(decoder, reduction, tokenizer, name, decoder_name, fingerprints=np.array(sorted(seen), np.uint32))
+
+
+def _write_log(file: Path, log: list[dict[str, float]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(log[-1]))
+        writer.writeheader()
+        writer.writerows(log)

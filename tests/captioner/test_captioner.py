@@ -1,0 +1,84 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner.captioner import Captioner, ModelError, Wish
+from captioner.data import fingerprint
+from captioner.images import Picture, to_jpeg
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_model: Path) -> Captioner:
+    return Captioner.load(tiny_model, device="cpu", threads=1, max_side=300)
+
+
+def picture(captioner: Captioner, seed: int, size: tuple[int, int] = (120, 80)) -> Picture:
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    return captioner.read(to_jpeg(Image.fromarray(pixels).resize(size)))
+
+
+def test_a_batch_is_captioned_as_its_pictures_alone(captioner: Captioner) -> None:
+    jobs = [
+        (picture(captioner, 1), Wish(seed=5)),
+        (picture(captioner, 2, (33, 200)), Wish(seed=5, n=6)),
+        (picture(captioner, 3), Wish("describe", "beam", 1)),
+        (picture(captioner, 4), Wish(seed=2, context="the laser pointer")),
+        (picture(captioner, 5), Wish(search="greedy", n=1)),
+        (picture(captioner, 6), Wish(seed=5, explore=True)),
+    ]
+    together = captioner.caption(jobs)
+    assert together == [captioner.caption([job])[0] for job in jobs]
+    assert together == captioner.caption(jobs[::-1])[::-1]
+
+
+def test_captions_come_best_first_distinct_and_as_many_as_asked(captioner: Captioner) -> None:
+    for n in (1, 3, 10):
+        captions = captioner.caption([(picture(captioner, n), Wish(seed=n, n=n))])[0].captions
+        assert len(captions) == n
+        assert len({c.boxes for c in captions}) == n
+        assert [c.score for c in captions] == sorted((c.score for c in captions), reverse=True)
+
+
+def test_one_seed_makes_another_joke_of_another_picture(captioner: Captioner) -> None:
+    made = captioner.caption([(picture(captioner, s), Wish(seed=1)) for s in range(6)])
+    assert len({m.captions[0].boxes for m in made}) > 4
+
+
+def test_a_copy_of_a_training_caption_is_not_served(captioner: Captioner) -> None:
+    job = (picture(captioner, 9), Wish(seed=3, n=2))
+    first = captioner.caption([job])[0].captions[0]
+    known = captioner.fingerprints
+    try:
+        captioner.fingerprints = np.sort(np.append(known, np.uint32(fingerprint(" ".join(first.boxes)))))
+        again = captioner.caption([job])[0].captions
+    finally:
+        captioner.fingerprints = known
+    assert first.boxes not in [c.boxes for c in again]
+    assert len(again) == 2
+
+
+def test_the_description_is_one_box(captioner: Captioner) -> None:
+    made = captioner.caption([(picture(captioner, 1), Wish("describe", "beam", 2))])[0]
+    assert made.description == made.captions[0].boxes[0]
+    assert all(len(c.boxes) == 1 for c in made.captions)
+
+
+def test_drawing_keeps_the_ratio_and_the_limit(captioner: Captioner) -> None:
+    drawn = captioner.draw(picture(captioner, 1, (900, 600)), ("hello", "world"))
+    assert drawn.size == (300, 200)
+    assert captioner.draw(picture(captioner, 1, (90, 60)), ("hello",)).size == (90, 60)
+
+
+def test_explaining_gives_a_png(captioner: Captioner) -> None:
+    png = captioner.explain(picture(captioner, 1), ("when the cat", "finds the dog"))
+    with Image.open(io.BytesIO(png)) as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.width > 180
+
+
+def test_a_device_that_is_not_there_is_named(tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match="tpu"):
+        Captioner.load(tiny_model, device="tpu")

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.checkpoint import Checkpoint, CheckpointError
+
+
+def test_a_checkpoint_survives_its_file(tiny_model: Path, tmp_path: Path) -> None:
+    first = Checkpoint.load(tiny_model)
+    first.facts = {"data": {"a": 1}, "recipe": {"seed": 3}}
+    first.save(tmp_path / "deeper" / "again.safetensors")
+    again = Checkpoint.load(tmp_path / "deeper" / "again.safetensors")
+    assert again.facts == first.facts
+    assert again.name == first.name
+    assert again.tokenizer.to_json() == first.tokenizer.to_json()
+    assert (again.fingerprints == first.fingerprints).all()
+    assert len(first.fingerprints) > 0
+    assert all(torch.equal(a, b) for a, b in zip(first.decoder.parameters(), again.decoder.parameters(), strict=True))
+    assert [p.name for p in (tmp_path / "deeper").iterdir()] == ["again.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "folder", "empty", "text", "truncated", "other"])
+def test_what_cannot_be_read_is_said_in_a_sentence(tiny_model: Path, tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "model.safetensors"
+    whole = tiny_model.read_bytes()
+    if damage == "folder":
+        file.mkdir()
+    elif damage == "other":
+        from safetensors.torch import save_file
+
+        save_file({"x": torch.zeros(1)}, file)
+    elif damage != "missing":
+        file.write_bytes({"empty": b"", "text": b"hello" * 99, "truncated": whole[: len(whole) // 2]}[damage])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        Checkpoint.load(file)
+
+
+def test_an_unpickled_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    torch.save({"decoder.bias": torch.zeros(3)}, file)
+    with pytest.raises(CheckpointError):
+        Checkpoint.load(file)

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioner.__main__ import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("RGB", (80, 60), "teal").save(tmp_path / "a.jpg")
+    Image.new("RGB", (60, 80), "pink").save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_text("no picture")
+    (tmp_path / ".hidden").write_text("")
+    return tmp_path
+
+
+def test_every_picture_gets_a_line_whatever_happened_to_it(
+    folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["caption", str(folder), str(folder / "gone.jpg"), "--json", "--n", "2", "--model", str(tiny_model)])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert status == 0
+    assert [Path(line["image"]).name for line in lines] == ["a.jpg", "a.png", "b.jpg", "gone.jpg"]
+    keys = {"image", "template", "description", "captions", "seed", "model", "error"}
+    assert all(set(line) == keys for line in lines)
+    assert [bool(line["error"]) for line in lines] == [False, False, True, True]
+    for line in lines[:2]:
+        assert len(line["captions"]) == 2
+        assert set(line["captions"][0]) == {"boxes", "logprob", "reward", "score"}
+        assert all(c["boxes"] for c in line["captions"])
+    assert sorted(p.name for p in folder.iterdir()) == [".hidden", "a.jpg", "a.png", "b.jpg"]
+
+
+def test_memes_are_drawn_where_asked_and_none_overwrites_another(folder: Path, tiny_model: Path) -> None:
+    out = folder / "out"
+    assert main(["caption", str(folder), "-o", str(out), "--model", str(tiny_model)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["a-2.jpg", "a.jpg"]
+    with Image.open(out / "a-2.jpg") as meme:
+        assert meme.size == (60, 80)
+
+
+def test_a_description_comes_in_one_box(folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(
+        [
+            "caption",
+            str(folder / "a.jpg"),
+            "--json",
+            "--style",
+            "describe",
+            "--search",
+            "beam",
+            "--model",
+            str(tiny_model),
+        ]
+    )
+    line = json.loads(capsys.readouterr().out)
+    assert line["captions"][0]["boxes"] == [line["description"]]
+
+
+def test_explain_writes_a_picture(folder: Path, tiny_model: Path) -> None:
+    assert main(["explain", str(folder / "a.jpg"), "-o", str(folder / "e.png"), "--model", str(tiny_model)]) == 0
+    with Image.open(folder / "e.png") as sheet:
+        assert sheet.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["caption", "{folder}/a.jpg", "--model", "{folder}/b.jpg"], "b.jpg"),
+        (["caption", "{folder}/empty"], "no pictures"),
+        (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors"], "as published"),
+        (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors", "stepz=3"], "stepz"),
+        (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors", "steps=x"], "steps"),
+    ],
+)
+def test_mistakes_are_said_in_a_sentence(
+    folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], word: str
+) -> None:
+    (folder / "empty").mkdir()
+    arguments = [a.format(folder=folder) for a in arguments]
+    if arguments[0] == "caption" and "--model" not in arguments:
+        arguments += ["--model", str(tiny_model)]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert word in said
+    assert "Traceback" not in said

@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from captioner.captioner import Captioner
+from captioner.search import Hypothesis, Search, conditioned, search, top_k
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_model: Path) -> Captioner:
+    return Captioner.load(tiny_model, device="cpu", threads=1)
+
+
+def grids(count: int, captioner: Captioner) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randn(count, 49, captioner.decoder.config.features, generator=generator)
+
+
+def run(captioner: Captioner, grids: Tensor, how: Search, seeds: list[int]) -> list[list[Hypothesis]]:
+    prefix = captioner.tokenizer.prefix("meme", 4)
+    return search(captioner.decoder, captioner.rules, grids, [prefix] * len(grids), how, seeds)
+
+
+METHODS = [
+    Search("sample", 8, 12),
+    Search("sample", 4, 20, temperature=1.0),
+    Search("beam", 4, 12),
+    Search("greedy", steps=9),
+]
+
+
+@pytest.mark.parametrize("how", METHODS, ids=lambda how: f"{how.method}-{how.width}")
+def test_a_batch_gives_what_its_pictures_give_alone(captioner: Captioner, how: Search) -> None:
+    pictures = grids(5, captioner)
+    together = run(captioner, pictures, how, [3, 1, 4, 1, 5])
+    alone = [run(captioner, p[None], how, [s])[0] for p, s in zip(pictures, [3, 1, 4, 1, 5], strict=True)]
+    assert together == alone
+
+
+@given(st.integers(0, 2**63 - 1))
+@settings(max_examples=15, deadline=None)
+def test_the_same_seed_gives_the_same_answer(captioner: Captioner, seed: int) -> None:
+    how = Search("sample", 4, 10)
+    assert run(captioner, grids(1, captioner), how, [seed]) == run(captioner, grids(1, captioner), how, [seed])
+
+
+def test_other_seeds_give_other_answers(captioner: Captioner) -> None:
+    answers = {run(captioner, grids(1, captioner), Search("sample", 4, 10), [s])[0][0].ids for s in range(20)}
+    assert len(answers) > 15
+
+
+@given(st.integers(0, 10_000), st.sampled_from(METHODS), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_captions_are_distinct_finished_and_never_empty_or_unknown(
+    captioner: Captioner, seed: int, how: Search, max_boxes: int
+) -> None:
+    how = Search(how.method, how.width, how.steps, temperature=how.temperature, max_boxes=max_boxes)
+    tokenizer = captioner.tokenizer
+    for found in run(captioner, grids(2, captioner), how, [seed, seed + 1]):
+        assert len({h.ids for h in found}) == len(found) == (1 if how.method == "greedy" else how.width)
+        for hypothesis in found:
+            assert hypothesis.ids[-1] == tokenizer.eos
+            assert not set(hypothesis.ids) & set(tokenizer.forbidden)
+            assert len(hypothesis.ids) <= how.steps
+            assert 1 <= hypothesis.ids.count(tokenizer.sep) + 1 <= max_boxes
+            boxes = tokenizer.decode(hypothesis.ids)
+            assert boxes
+            assert any(c.isalpha() for c in boxes[0])
+            trigrams = list(zip(hypothesis.ids, hypothesis.ids[1:], hypothesis.ids[2:], strict=False))
+            assert len(trigrams) == len(set(trigrams))
+
+
+@pytest.mark.parametrize("how", METHODS, ids=lambda how: f"{how.method}-{how.width}")
+def test_no_beam_reads_anothers_state(captioner: Captioner, how: Search) -> None:
+    """The log-probability of every caption is what teacher forcing gives for it alone."""
+    pictures = grids(3, captioner)
+    prefix = captioner.tokenizer.prefix("meme", 4)
+    for picture, found in zip(pictures, run(captioner, pictures, how, [1, 2, 3]), strict=True):
+        for hypothesis in found:
+            if len(hypothesis.ids) == how.steps:
+                continue  # the last step could only end
+            tokens = torch.tensor([prefix + list(hypothesis.ids[:-1])])
+            with torch.inference_mode():
+                logits = captioner.decoder(picture[None], tokens)[0, 1:]
+            logits = logits + captioner.rules.anywhere
+            logits[0] += captioner.rules.opening
+            before = torch.tensor(hypothesis.ids[:-1])
+            logits[1:][before == captioner.tokenizer.sep] += captioner.rules.opening
+            full = torch.cumsum(before == captioner.tokenizer.sep, 0) >= how.max_boxes - 1
+            logits[1:, captioner.tokenizer.sep][full] = -1e9
+            expected = logits.log_softmax(-1).gather(1, torch.tensor(hypothesis.ids)[:, None]).sum()
+            # Repeated trigrams are forbidden as well, which can only take probability from others.
+            assert hypothesis.logprob == pytest.approx(float(expected), abs=0.05)
+
+
+def test_beam_search_is_no_worse_than_greedy(captioner: Captioner) -> None:
+    for seed in range(4):
+        picture = grids(seed + 1, captioner)[-1:]
+        greedy = run(captioner, picture, Search("greedy", steps=8), [0])[0][0]
+        beam = run(captioner, picture, Search("beam", 8, steps=8), [0])[0]
+        assert max(h.logprob for h in beam) >= greedy.logprob - 1e-4
+
+
+def test_samples_follow_the_model() -> None:
+    """Gumbel-top-1 under the parent's condition draws children as often as their probabilities say."""
+    generator = torch.Generator().manual_seed(0)
+    logp = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    uniform = torch.rand(20_000, 4, generator=generator)
+    gumbels = logp - torch.log(-torch.log(uniform))
+    drawn = conditioned(gumbels, torch.zeros(20_000, 1))
+    assert torch.equal(drawn.amax(-1), torch.zeros(20_000))
+    shares = torch.bincount(drawn.argmax(-1), minlength=4) / 20_000
+    assert torch.allclose(shares, logp.exp(), atol=0.02)
+
+
+@given(st.integers(0, 1000), st.integers(1, 40), st.sampled_from([64, 700, 1000, 1600, 8000]))
+@settings(max_examples=40, deadline=None)
+def test_top_k_is_exact(seed: int, k: int, size: int) -> None:
+    values = torch.randn(3, size, generator=torch.Generator().manual_seed(seed))
+    best, ids = top_k(values, k)
+    assert torch.equal(best, values.topk(k).values)
+    assert torch.equal(values.gather(1, ids), best)
+
+
+def test_favoured_words_come_up_more_often(captioner: Captioner) -> None:
+    prefix = captioner.tokenizer.prefix("meme", 4)
+    favour = torch.zeros(1, len(captioner.tokenizer))
+    dog = captioner.tokenizer.encode(["dog"])[0]
+    favour[0, dog] = 6.0
+    with_dog = [
+        search(captioner.decoder, captioner.rules, grids(1, captioner), [prefix], Search("sample", 4, 10), [s], f)
+        for s in range(10)
+        for f in (favour, None)
+    ]
+    counts = [sum(dog in h.ids for h in found[0]) for found in with_dog]
+    assert sum(counts[::2]) > sum(counts[1::2])

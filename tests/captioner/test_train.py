@@ -1,0 +1,141 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captioner.checkpoint import Checkpoint
+from captioner.data import split_of
+from captioner.data.samples import Sample
+from captioner.features import Features
+from captioner.tokenizer import CaptionTokenizer
+from captioner.train import Recipe, batches, corpus, rate, read, train
+
+RECIPE = Recipe(
+    steps=12, batch=8, vocabulary=420, features=8, embedding=16, units=16, attention=8, check_every=6, warm_up=2,
+    template_views=2, photograph_views=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny Memefly and Flickr8k in their public layouts, drawn here."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+
+    def draw(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((64, 48)).save(path)
+
+    draw(root / "memefly/images/cat.jpg")
+    texts = [f"when {a} meets {b} again" for a in ("cat", "dog", "bird", "fish") for b in ("me", "you", "us", "them")]
+    template = {
+        "meme_id": 0,
+        "meme_name": "cat",
+        "meme_bounding_box": [],
+        "meme_text": [f"{t} {i}" for t in texts for i in range(25)],
+    }
+    (root / "memefly/combined_data.json").write_text(json.dumps([template]))
+    lines = []
+    for i in range(4):
+        draw(root / f"flickr8k/Flickr8k_Dataset/{i}.jpg")
+        lines += [f"{i}.jpg#{k}\tA {c} dog runs {k} ." for k, c in enumerate(("brown", "black", "white", "red", "wet"))]
+    (root / "flickr8k/Flickr8k.token.txt").write_text("\n".join(lines))
+    (root / "flickr8k/Flickr_8k.trainImages.txt").write_text("0.jpg\n1.jpg\n2.jpg\n")
+    (root / "flickr8k/Flickr_8k.devImages.txt").write_text("3.jpg\n")
+    return {"memefly": root / "memefly", "flickr8k": root / "flickr8k"}
+
+
+def weights(checkpoint: Checkpoint) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in checkpoint.decoder.parameters()]
+
+
+def same(first: Checkpoint, second: Checkpoint) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+
+
+def test_a_run_learns_logs_plots_and_is_deterministic(sets: dict[str, Path], tmp_path: Path) -> None:
+    first = train(sets, tmp_path / "first.safetensors", replace(RECIPE, steps=60, rate=1e-2))
+    log = (tmp_path / "first/log.csv").read_text().splitlines()
+    assert len(log) == 11
+    losses = [float(row.split(",")[2]) for row in log[1:]]
+    assert losses[-1] < losses[0] * 0.8
+    with Image.open(tmp_path / "first/training.png") as plot:
+        assert plot.width > 100
+    loaded = Checkpoint.load(tmp_path / "first.safetensors")
+    assert loaded.facts["figures"]["meme_bits_per_char"] > 0
+    assert loaded.facts["data"] == {"memefly": 400, "flickr8k": 20}
+    again = train(sets, tmp_path / "again.safetensors", replace(RECIPE, steps=60, rate=1e-2))
+    assert same(first, again)
+
+
+def test_a_run_that_was_cut_off_resumes_to_the_same_model(
+    sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(sets, tmp_path / "whole.safetensors", RECIPE)
+    from captioner.train import Trainer
+
+    update, steps = Trainer._update, []
+
+    def cut_off(self: Trainer, batch: object) -> float:
+        if len(steps) == 9:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return update(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "_update", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        train(sets, tmp_path / "cut.safetensors", RECIPE)
+    monkeypatch.setattr(Trainer, "_update", update)
+    assert not (tmp_path / "cut.safetensors").exists()
+    resumed = train(sets, tmp_path / "cut.safetensors", RECIPE)
+    assert same(whole, resumed)
+    with pytest.raises(ValueError, match="another recipe"):
+        train(sets, tmp_path / "cut.safetensors", replace(RECIPE, seed=2))
+
+
+def test_held_out_captions_are_never_in_a_batch(sets: dict[str, Path]) -> None:
+    samples, dropped = read(sets)
+    assert not any(dropped["memefly"].values())
+    tokenizer = CaptionTokenizer.train([b for s in samples for b in s.boxes], 420)
+    kept = [s for s in samples if s.style == "meme" and split_of(s) == "train"]
+    held = {tuple(tokenizer.encode(s.boxes)) for s in samples if s.style == "meme" and split_of(s) == "dev"}
+    assert held
+    grids = Features(np.zeros((2, 49, 8), np.float16), {kept[0].picture: range(2)})
+    stream = batches([corpus(kept, tokenizer, grids, 2, "meme")], tokenizer, RECIPE, 0)
+    seen = set()
+    for _ in range(60):
+        batch = next(stream)
+        for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
+            ids = tuple(i for i in targets if i >= 0)
+            seen.add(ids)
+            assert tokens[2 : len(ids) + 1] == list(ids[:-1])
+            assert tokens[:2] == tokenizer.prefix("meme", None)
+    assert len(seen) == len({tuple(tokenizer.encode(s.boxes)) for s in kept})
+    assert not seen & held
+
+
+def test_batches_resume_where_they_were(sets: dict[str, Path]) -> None:
+    tokenizer = CaptionTokenizer.train(["a b c d e"] * 3, 400)
+    samples = [Sample(Path("p"), (f"a b {i}",), "meme", percentile=i / 100) for i in range(100)]
+    grids = Features(np.random.default_rng(0).normal(size=(2, 4, 8)).astype(np.float16), {Path("p"): range(2)})
+    members = [corpus(samples, tokenizer, grids, 2, "meme")]
+    stream = batches(members, tokenizer, RECIPE, 0)
+    for _ in range(64):
+        next(stream)
+    later = batches(members, tokenizer, RECIPE, 64)
+    for _ in range(3):
+        a, b = next(stream), next(later)
+        assert torch.equal(a.tokens, b.tokens)
+        assert torch.equal(a.grid, b.grid)
+
+
+def test_the_rate_warms_up_and_falls() -> None:
+    recipe = Recipe(steps=100, warm_up=10)
+    rates = [rate(recipe, s) for s in range(100)]
+    assert max(rates) == pytest.approx(recipe.rate, rel=0.01)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
