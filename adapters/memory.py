@@ -50,7 +50,8 @@ class Memory:
     async def _play(self, service: Service, number: int, step: ImagePosted | Vote) -> MemeReply | Expected | None:
         try:
             if isinstance(step, Vote):
-                return await service.react(self._change(step))
+                await service.react(self._change(step))
+                return None
             reply = await service.post(step)
             if reply is not None:
                 await service.sent(reply.id, str(number))

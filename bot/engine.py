@@ -8,9 +8,9 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -90,8 +90,8 @@ class Engine:
         self._config = config
         self._load = load or loader(config)
         self._model: Model | None = None
-        self._placed = 0
-        self._places = asyncio.Semaphore(2 * config.engine.batch)  # one batch is captioned, the next is being read
+        self._capacity = 2 * config.engine.batch  # one batch is captioned, the next is being read
+        self._places = asyncio.Semaphore(self._capacity)
         self._fetches = asyncio.Semaphore(max(2, config.engine.batch // 2))  # each may hold images.max_bytes
         self._read_jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._accepted: set[asyncio.Task[Any]] = set()
@@ -134,7 +134,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """How many accepted pictures have no place yet."""
-        return len(self._accepted) - self._placed
+        return max(0, len(self._accepted) - self._capacity)
 
     async def make(self, fetch: Fetch, wish: Wish) -> Made:
         """Read, caption and draw one picture; raises `Busy` at once when the queue is full."""
@@ -191,19 +191,9 @@ class Engine:
         finally:
             self._accepted.discard(task)
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """Wait for a place; only who holds one has a picture in memory."""
-        async with self._places:
-            self._placed += 1
-            try:
-                yield
-            finally:
-                self._placed -= 1
-
     async def _make(self, fetch: Fetch, wish: Wish) -> Made:
         accepted = time.perf_counter()
-        async with self._place():
+        async with self._places:
             placed = time.perf_counter()
             picture = await self._read(fetch)
             read = time.perf_counter()
@@ -219,7 +209,7 @@ class Engine:
             return dataclasses.replace(made, data=data, picture=kept)
 
     async def _explain(self, fetch: Fetch, boxes: Sequence[str], style: Style) -> bytes:
-        async with self._place():
+        async with self._places:
             picture = await self._read(fetch)
             loop = asyncio.get_running_loop()
             with _translated("The attention of this caption could not be shown."):
@@ -302,7 +292,7 @@ def _examined_font(config: Config) -> str:
     except FontError as error:
         raise Failed(str(error)) from error
     emoji = "colour emoji" if fonts.emoji else "no font for colour emoji is installed (try fonts-noto-color-emoji)"
-    return f"{fonts.primary}; {emoji}"
+    return f"{' '.join(filter(None, fonts.primary.at(20).getname()))}; {emoji}"
 
 
 def _examined_model(config: Config) -> str:

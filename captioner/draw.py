@@ -97,7 +97,7 @@ def letter(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts) -> list[Le
     """The boxes that have ink, painted for a picture of `size` (width, height); their inks do not overlap."""
     with fonts.lock:
         placed = [_letter_box(box, area, size, fonts) for box, area in _areas(boxes, size)]
-    return [lettering for lettering in placed if lettering is not None]
+    return [lettering for lettering in placed if lettering and (lettering.outlines or lettering.emoji)]
 
 
 def _areas(boxes: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, _Area]]:

@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         The scene is not cropped: what a meme speaks of may stand at the edge.
         """
         side = (self.size, self.size)
-        small = [np.asarray(i.resize(side, Image.Resampling.BICUBIC, reducing_gap=2.0)) for i in images]
+        small = [np.asarray(i.resize(side, Image.Resampling.BICUBIC, reducing_gap=1.1)) for i in images]
         batch = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float().div_(255)  # (B, 3, S, S)
         return batch.to(self.mean.device).sub_(self.mean).div_(self.std)
 

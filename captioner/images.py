@@ -26,6 +26,8 @@ from PIL import (  # the plug-ins of the accepted formats; importing them keeps 
 )
 
 pillow_heif.register_heif_opener()
+# Pillow gives every picture's memory back to the system at once; touching fresh pages then takes longer than decoding.
+Image.core.set_blocks_max(4)  # type: ignore[attr-defined]  # of 16 MB each
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
 
@@ -113,7 +115,7 @@ def scaled(image: Image.Image, max_side: int) -> Image.Image:
     if longer <= max_side:
         return image
     width, height = (max(1, round(side * max_side / longer)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image.resize((width, height), Image.Resampling.HAMMING)  # as sharp as bicubic here, in half the time
 
 
 def to_jpeg(image: Image.Image, quality: int = 90) -> bytes:

@@ -3,12 +3,12 @@
 *sample* draws a picture's beams without replacement from the model (stochastic beam search: Kool, van Hoof and Welling
 2019): distinct exact samples for the cost of a beam search. *beam* keeps the likeliest, *greedy* is a beam of one.
 
-Shapes: B pictures, K beams, M = B·K rows, N kept children of a row, V vocabulary, T steps.
+Shapes: B pictures, K beams, M = B·K rows, A of them still writing, N kept children of a row, V vocabulary, T steps.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,16 +73,15 @@ class _Beams:
 
     def select(self, rows: Tensor) -> "_Beams":
         """Everything of these rows, gathered together, so that no beam reads another's state."""
-        return _Beams(
-            self.tokens[rows],
-            self.last[rows],
-            self.state[rows],
-            self.perturbed[rows],
-            self.tempered[rows],
-            self.logprob[rows],
-            self.boxes[rows],
-            self.done[rows],
-        )
+        return _Beams(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+
+class _Children(NamedTuple):
+    """What may follow each row, its likeliest N: ids and log-probabilities (M, N), sampled and of the model."""
+
+    ids: Tensor
+    tempered: Tensor
+    logprob: Tensor
 
 
 @torch.inference_mode()
@@ -103,12 +102,11 @@ def search(
     width = 1 if how.method == "greedy" else how.width
     noise = _noise(how, width, seeds, grids.device)
     memory, beams = _start(decoder, grids, prefixes, width)
-    bias = None if favour is None else favour.repeat_interleave(width, 0)
     alive = list(range(len(prefixes)))
     found: list[list[Hypothesis]] = [[] for _ in prefixes]
     for t in range(how.steps):
-        logits, beams.state = _advance(decoder, beams, memory)
-        beams = _expand(beams, _allowed(logits, beams, rules, bias, how, last=t == how.steps - 1), noise, t, width, how)
+        children = _children(decoder, beams, memory, rules, favour, how)
+        beams = _expand(beams, children, None if noise is None else noise[t], width)
         beams.boxes = beams.boxes + (beams.last == rules.sep)
         beams.done = beams.done | (beams.last == rules.eos)
         finished = beams.done.view(-1, width).all(1)
@@ -122,7 +120,7 @@ def search(
         rows = (left.unsqueeze(1) * width + torch.arange(width, device=left.device)).flatten()
         beams, memory, alive = beams.select(rows), memory.select(left), [alive[i] for i in left.tolist()]
         noise = None if noise is None else noise[:, left]
-        bias = None if bias is None else bias[rows]
+        favour = None if favour is None else favour[left]
     return found
 
 
@@ -145,87 +143,101 @@ def _start(
     # Picture by picture, for the same bits in any batch.
     looked = [decoder.look(grid.unsqueeze(0)) for grid in grids]
     memory = Memory(torch.cat([m.keys for m, _ in looked]), torch.cat([m.values for m, _ in looked]))
-    rows = torch.arange(len(grids), device=grids.device).repeat_interleave(width)
-    first, second = torch.tensor([p[:2] for p in prefixes], device=grids.device)[rows].unbind(1)
+    first, second = torch.tensor([p[:2] for p in prefixes], device=grids.device).unbind(1)
+    _, state = _step(decoder, first, torch.cat([s for _, s in looked]), memory)
     score = torch.full((len(grids), width), _NEVER, device=grids.device)
     score[:, 0] = 0
     score = score.flatten()
-    none = torch.zeros(len(rows), dtype=torch.long, device=grids.device)
-    state = torch.cat([s for _, s in looked])[rows]
-    beams = _Beams(
-        none.new_zeros(len(rows), 0), first, state, score, score, score, none, torch.zeros_like(none, dtype=torch.bool)
-    )
-    _, beams.state = _advance(decoder, beams, memory)
-    beams.last = second
-    return memory, beams
+    none = torch.zeros(len(score), dtype=torch.long, device=grids.device)
+    done = torch.zeros_like(none, dtype=torch.bool)
+    tokens = none.new_zeros(len(none), 0)
+    last, state = second.repeat_interleave(width), state.repeat_interleave(width, 0)
+    return memory, _Beams(tokens, last, state, score, score, score, none, done)
 
 
-def _advance(decoder: AttentionGRU, beams: _Beams, memory: Memory) -> tuple[Tensor, Tensor]:
-    """Logits (M, V) and states (M, H) of the next step, never in a product of fewer than `_ROWS` rows."""
-    pictures, rows = len(memory.keys), len(beams.last)
-    last, state = beams.last.view(pictures, -1), beams.state.view(pictures, rows // pictures, -1)
+def _step(decoder: AttentionGRU, last: Tensor, state: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    """Logits (A, V) and states (A, H) of the next step, never in a product of fewer than `_ROWS` rows."""
+    rows = len(last)
     if rows < _ROWS:
-        copies = -(-_ROWS // rows)
-        last, state = last.repeat(copies, 1), state.repeat(copies, 1, 1)
-        memory = Memory(memory.keys.repeat(copies, 1, 1), memory.values.repeat(copies, 1, 1))
+        padded = torch.arange(_ROWS, device=last.device) % rows
+        last, state, memory = last[padded], state[padded], memory.select(padded)
     logits, state, _ = decoder.step(last, state, memory)
-    return logits.flatten(0, 1)[:rows], state.flatten(0, 1)[:rows]
+    return logits[:rows], state[:rows]
 
 
-def _allowed(logits: Tensor, beams: _Beams, rules: Rules, bias: Tensor | None, how: Search, last: bool) -> Tensor:
-    """The logits with what may not follow put out of reach."""
-    t = beams.tokens.shape[1]
-    if bias is not None:
-        logits = logits + bias
-    if last:
-        end = logits[:, rules.eos].clone()
-        logits = torch.full_like(logits, _NEVER)
-        logits[:, rules.eos] = end
-        return logits
-    if t == 0:
-        return logits + rules.opening
-    opening = (beams.last == rules.sep).unsqueeze(1)
-    logits = logits + torch.where(opening, rules.opening, rules.anywhere)
-    full = beams.boxes >= how.max_boxes - 1
-    logits[:, rules.sep] = torch.where(full, _NEVER, logits[:, rules.sep])
-    return _no_repeated_trigram(logits, beams.tokens)
-
-
-def _no_repeated_trigram(logits: Tensor, tokens: Tensor) -> Tensor:
-    if tokens.shape[1] < 3:
-        return logits
-    same = (tokens[:, :-2] == tokens[:, -2:-1]) & (tokens[:, 1:-1] == tokens[:, -1:])  # (M, t - 2)
-    penalty = torch.where(same, _NEVER, 0.0)
-    return logits.scatter_add(1, tokens[:, 2:], penalty)
-
-
-def _expand(beams: _Beams, logits: Tensor, noise: Tensor | None, t: int, width: int, how: Search) -> _Beams:
-    """Every picture's best `width` children, by perturbed score when sampling, else by log-probability."""
-    top, ids = top_k(logits, how.keep)  # (M, N)
+def _children(
+    decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules, favour: Tensor | None, how: Search
+) -> _Children:
+    """Steps the rows that are still writing, and those only: most of a batch's rows finish early."""
+    active = (~beams.done & (beams.perturbed > _NEVER / 2)).nonzero().flatten()  # (A,)
+    pictures = active // (len(beams.done) // len(memory.keys))
+    logits, state = _step(decoder, beams.last[active], beams.state[active], memory.select(pictures))
+    beams.state = beams.state.index_copy(0, active, state)
+    if favour is not None:
+        logits = logits + favour[pictures]
+    _forbid(logits, beams, active, rules, how)
+    top, ids = top_k(logits, how.keep)  # (A, N)
+    top = _no_repeated_trigram(top, ids, beams.tokens[active])
     logprob = top - logits.logsumexp(-1, keepdim=True)
     tempered = torch.log_softmax(top / how.temperature, -1) if how.method == "sample" else logprob
-    # A finished beam has the single child `end`, at no cost.
-    only = torch.full_like(top, _NEVER)
-    only[:, 0] = 0
-    done = beams.done.unsqueeze(1)
-    logprob, tempered = torch.where(done, only, logprob), torch.where(done, only, tempered)
-    ids = torch.where(done, beams.last.unsqueeze(1), ids)
-    tempered = beams.tempered.unsqueeze(1) + tempered
+    # A finished beam has the single child `end`, at no cost; one that never lived has none.
+    children = _Children(
+        torch.full((len(beams.done), how.keep), rules.eos, device=ids.device),
+        logprob.new_full((len(beams.done), how.keep), _NEVER),
+        logprob.new_full((len(beams.done), how.keep), _NEVER),
+    )
+    children.ids[active], children.tempered[active], children.logprob[active] = ids, tempered, logprob
+    children.tempered[:, 0].masked_fill_(beams.done, 0)
+    children.logprob[:, 0].masked_fill_(beams.done, 0)
+    return children
+
+
+def _forbid(logits: Tensor, beams: _Beams, active: Tensor, rules: Rules, how: Search) -> None:
+    """Puts out of reach, in place, what may not follow: logits (A, V) of the rows `active` (A,)."""
+    t = beams.tokens.shape[1]
+    logits += rules.opening if t == 0 else rules.anywhere
+    if t == how.steps - 1:
+        end = logits[:, rules.eos].clone()
+        logits.fill_(_NEVER)
+        logits[:, rules.eos] = end
+    elif t:
+        opening = (beams.last[active] == rules.sep).nonzero().flatten()
+        if len(opening):
+            logits[opening] += rules.opening
+        logits[:, rules.sep].masked_fill_(beams.boxes[active] >= how.max_boxes - 1, _NEVER)
+
+
+def _no_repeated_trigram(top: Tensor, ids: Tensor, tokens: Tensor) -> Tensor:
+    """Children (A, N) that would repeat three tokens in a row put out of reach; `tokens` (A, t) so far."""
+    if tokens.shape[1] < 3:
+        return top
+    same = (tokens[:, :-2] == tokens[:, -2:-1]) & (tokens[:, 1:-1] == tokens[:, -1:])  # (A, t - 2)
+    if not same.any():
+        return top
+    followed = torch.where(same, tokens[:, 2:], -1)
+    return top.masked_fill((ids.unsqueeze(2) == followed.unsqueeze(1)).any(2), _NEVER)
+
+
+def _expand(beams: _Beams, children: _Children, noise: Tensor | None, width: int) -> _Beams:
+    """Every picture's best `width` children, by perturbed score when sampling, else by log-probability."""
+    keep = children.ids.shape[1]
+    tempered = beams.tempered.unsqueeze(1) + children.tempered
     if noise is None:
         perturbed = tempered
     else:
-        perturbed = conditioned(tempered + noise[t].flatten(0, 1), beams.perturbed.unsqueeze(1))
-        perturbed = torch.where(done, torch.where(only < 0, _NEVER * 2, beams.perturbed.unsqueeze(1)), perturbed)
-    perturbed, flat = perturbed.view(-1, width * how.keep).topk(width)  # (B, K)
+        perturbed = conditioned(tempered + noise.flatten(0, 1), beams.perturbed.unsqueeze(1))
+        ended = torch.full_like(perturbed, 2 * _NEVER)
+        ended[:, 0] = beams.perturbed
+        perturbed = torch.where(beams.done.unsqueeze(1), ended, perturbed)
+    perturbed, flat = perturbed.view(-1, width * keep).topk(width)  # (B, K)
     offset = torch.arange(len(flat), device=flat.device).unsqueeze(1) * width
-    parents = (offset + flat // how.keep).flatten()  # (M,)
-    children = parents * how.keep + (flat % how.keep).flatten()
-    total = beams.logprob.unsqueeze(1) + logprob
+    parents = (offset + flat // keep).flatten()  # (M,)
+    picked = parents * keep + (flat % keep).flatten()
     chosen = beams.select(parents)
-    chosen.last = ids.flatten()[children]
+    chosen.last = children.ids.flatten()[picked]
     chosen.tokens = torch.cat([chosen.tokens, chosen.last.unsqueeze(1)], 1)
-    chosen.perturbed, chosen.tempered = perturbed.flatten(), tempered.flatten()[children]
-    chosen.logprob = total.flatten()[children]
+    chosen.perturbed, chosen.tempered = perturbed.flatten(), tempered.flatten()[picked]
+    chosen.logprob = chosen.logprob + children.logprob.flatten()[picked]
     return chosen
 
 

@@ -12,6 +12,7 @@ from . import voter, wire
 
 HEARTBEAT_SECONDS = 15
 _HEARTBEAT = b": still here\n\n"
+_HELLO = b"retry: 1000\n" + _HEARTBEAT
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
@@ -35,7 +36,7 @@ class Feed:
             self._open.add(changes)
             with suppress(ConnectionError):  # the window was closed
                 await response.prepare(request)
-                await response.write(_HEARTBEAT)
+                await response.write(_HELLO)
                 await _tell(response, service, changes, voter.known(request))
             self._open.discard(changes)
         return response

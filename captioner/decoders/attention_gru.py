@@ -8,11 +8,14 @@ Shapes: B captions, T tokens, R places of the grid, D their features, E embeddin
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from captioner.packed import Product, product
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,17 @@ class Memory(NamedTuple):
 
     def select(self, rows: Tensor) -> "Memory":
         return Memory(self.keys[rows], self.values[rows])
+
+
+class Products(NamedTuple):
+    """What a step multiplies by: word and state to gates, state to query and merge, and so on."""
+
+    word: Product
+    state: Product
+    query: Product
+    energy: Product
+    merge: Product
+    output: Product
 
 
 class AttentionGRU(nn.Module):
@@ -86,16 +100,27 @@ class AttentionGRU(nn.Module):
         return self.attend(states, memory)[1]
 
     def step(self, tokens: Tensor, state: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        """One token for each of K captions a picture: tokens (B, K), states (B, K, H) and a memory of B pictures.
-
-        Gives logits (B, K, V), new states and attention weights (B, K, R).
-        """
-        from_word, from_state, word_bias, state_bias = self.gru.all_weights[0]
-        gates = F.linear(self.embedding(tokens), from_word, word_bias).chunk(3, -1)
-        hidden = F.linear(state, from_state, state_bias).chunk(3, -1)
+        """One token a caption: tokens (B,), states (B, H) and memory to logits (B, V), states and weights (B, R)."""
+        by = self.products
+        gates = by.word(self.embedding(tokens)).chunk(3, -1)
+        hidden = by.state(state).chunk(3, -1)
         reset = torch.sigmoid(gates[0] + hidden[0])
         update = torch.sigmoid(gates[1] + hidden[1])
         fresh = torch.tanh(gates[2] + reset * hidden[2])
-        state = torch.lerp(fresh, state, update)  # (B, K, H)
-        context, weights = self.attend(state, memory)
-        return self.logits(state, context), state, weights
+        state = torch.lerp(fresh, state, update)  # (B, H)
+        weights = by.energy(torch.tanh(by.query(state).unsqueeze(1) + memory.keys)).squeeze(-1).softmax(-1)  # (B, R)
+        context = (weights.unsqueeze(1) @ memory.values).squeeze(1)  # (B, E)
+        return by.output(torch.tanh(by.merge(state) + context)), state, weights
+
+    @cached_property
+    def products(self) -> "Products":
+        """The products of `step`, their weights packed: from here on the weights must not change."""
+        from_word, from_state, word_bias, state_bias = self.gru.all_weights[0]
+        return Products(
+            product(from_word, word_bias),
+            product(from_state, state_bias),
+            product(self.query.weight, self.query.bias),
+            product(self.energy.weight, None),
+            product(self.merge.weight, self.merge.bias),
+            product(self.embedding.weight, self.bias),
+        )

@@ -499,8 +499,8 @@ async def test_the_feed_tells_every_window(site: Site, monkeypatch: pytest.Monke
         windows = [await stack.enter_async_context(client.get("/api/feed")) for client in (site.client, other)]
         for window in windows:
             assert window.content_type == "text/event-stream"
-            for _ in range(4):
-                assert await window.content.readline() in (b": still here\n", b"\n")
+            told = [await window.content.readline() for _ in range(5)]
+            assert told == [b"retry: 1000\n", b": still here\n", b"\n", b": still here\n", b"\n"]
         meme = await site.meme()
         async with site.client.put(f"/api/memes/{meme['id']}/reactions/👍"):
             pass
@@ -523,7 +523,7 @@ async def test_stopping_ends_feeds_and_finishes_what_was_posted(tmp_path: Path) 
             await asyncio.sleep(0.01)
         assert site.web.ready
         site.running.cancel()
-        assert (await feed.read()).startswith(b": still here")
+        assert await feed.read() == b"retry: 1000\n: still here\n\n"
         assert not site.web.ready
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(host, int(port))

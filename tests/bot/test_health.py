@@ -7,7 +7,11 @@ def figures(health: Health) -> dict[tuple[str, ...], float]:
     data, content_type = health.metrics()
     assert content_type.startswith("text/plain")
     families = text_string_to_metric_families(data.decode())
-    return {(sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value for family in families for sample in family.samples}
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def test_verdicts_name_what_fails() -> None:

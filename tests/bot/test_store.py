@@ -124,9 +124,7 @@ def test_a_vote_counts_once_whatever_the_order(votes: Sequence[tuple[str, str, b
                 (expected.add if added else expected.discard)((user, emoji))
                 assert await store.react("a", vote(user, emoji, added), 1.0) == (before != added)
             record = await store.record("a", "u")
-        assert record.reactions == {
-            emoji: sum(e == emoji for _, e in expected) for emoji in {e for _, e in expected}
-        }
+        assert record.reactions == {emoji: sum(e == emoji for _, e in expected) for emoji in {e for _, e in expected}}
         assert set(record.mine) == {emoji for user, emoji in expected if user == "u"}
 
     with tempfile.TemporaryDirectory() as folder:

@@ -12,12 +12,11 @@ def model(**changes: float) -> AttentionGRU:
 def test_steps_give_what_teacher_forcing_gives() -> None:
     net, grid, tokens = model(), torch.randn(2, 9, 6), torch.randint(30, (2, 7))
     memory, state = net.look(grid)
-    state = state.unsqueeze(1)
     expected, attention = net(grid, tokens), net.weights(grid, tokens)
     for t in range(7):
-        logits, state, weights = net.step(tokens[:, t : t + 1], state, memory)
-        assert torch.allclose(logits[:, 0], expected[:, t], atol=1e-5)
-        assert torch.allclose(weights[:, 0], attention[:, t], atol=1e-5)
+        logits, state, weights = net.step(tokens[:, t], state, memory)
+        assert torch.allclose(logits, expected[:, t], atol=1e-5)
+        assert torch.allclose(weights, attention[:, t], atol=1e-5)
 
 
 def test_attention_is_a_distribution_over_places() -> None:

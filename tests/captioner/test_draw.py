@@ -129,6 +129,9 @@ def test_what_does_not_fit_ends_in_an_ellipsis(fonts: Fonts) -> None:
     (shorter,) = letter((200, 40), ["word " * 300], fonts)
     assert lettering.size == shorter.size == 6
     assert lettering.ink == shorter.ink
+    (enough,) = letter((2000, 1500), ["word " * 200], fonts)
+    (too_much,) = letter((2000, 1500), ["word " * 300], fonts)
+    assert enough.ink == too_much.ink
 
 
 def test_lines_are_balanced(fonts: Fonts) -> None:
@@ -162,14 +165,18 @@ def test_text_is_cleaned_and_upper_cased(written: str, seen: list[str], fonts: F
     assert words(written, fonts) == seen
 
 
+def test_text_without_ink_draws_nothing(fonts: Fonts) -> None:
+    for text in ("", "  \n ", "\u200b", "\u3164", "\u2800 \u2800", "\U0010fffd"):
+        assert not letter((200, 200), [text, text], fonts)
+
+
 def test_marks_do_not_pile_up(fonts: Fonts) -> None:
     assert len(words("e" + "\u0301\u0316" * 50, fonts)[0]) <= 5
 
 
-def test_characters_without_a_font_are_left_out() -> None:
-    bare = Fonts([fonts_module.Face(Path(font_roboto.RobotoBlack))], None)
-    bare.face_for = lambda text: bare.primary if bare.primary.covers(text) else None  # type: ignore[method-assign]
-    assert words("ab\U00013000 \U00012000 cd", bare) == ["AB", "CD"]
+def test_characters_without_a_font_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts_module, "_installed", dict)
+    assert words("ab\U00013000 \U00012000 cd", Fonts.resolve()) == ["AB", "CD"]
 
 
 @pytest.mark.parametrize("emoji", [FAMILY, FLAG, THUMB, KEYCAP, "\u2764\ufe0f", "\U0001f602"])

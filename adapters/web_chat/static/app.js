@@ -42,27 +42,32 @@ const announce = (sentence) => { document.getElementById("announcer").textConten
 
 // ---------------------------------------------------------------- the log
 
-let atEnd = true; // stay at the end while pictures load, unless the reader has scrolled up
-
+let following = true; // the newest is kept in view, unless the reader has scrolled up
 let lastY = 0;
 
-const toEnd = () => scrollTo(0, document.documentElement.scrollHeight);
+function follow() {
+  if (!following) return;
+  log.lastElementChild?.scrollIntoView({ block: "start" }); // the end of the page, or the top of a tall card
+  lastY = scrollY;
+}
+
 addEventListener("scroll", () => {
-  if (scrollY < lastY) atEnd = false; // only people scroll up; that the log has grown is no reason to stop
-  if (innerHeight + scrollY > document.documentElement.scrollHeight - 80) atEnd = true;
+  if (scrollY < lastY) following = false;
+  if (innerHeight + scrollY > document.documentElement.scrollHeight - 80) following = true;
   lastY = scrollY;
 }, { passive: true });
-new ResizeObserver(() => { if (atEnd) toEnd(); }).observe(log);
+log.addEventListener("load", ({ target }) => { if (target.closest(".frame")) follow(); }, true);
 
 function append(node) {
   empty.hidden = true;
   node.classList.add("new");
   log.append(node);
+  follow();
   return node;
 }
 
 function say(sentence) {
-  atEnd = true;
+  following = true;
   append(make("li", { class: "said" }, sentence));
 }
 
@@ -120,23 +125,20 @@ function vote(entry, { reactions, mine }) {
 }
 
 function pill(entry, emoji) {
-  let underWay = false;
-  return make("button", {
-    type: "button",
-    "data-emoji": emoji,
-    async onclick({ currentTarget }) {
-      if (underWay) return;
-      underWay = true;
-      const method = currentTarget.getAttribute("aria-pressed") === "true" ? "DELETE" : "PUT";
-      try {
-        const path = `/api/memes/${entry.meme.id}/reactions/${encodeURIComponent(emoji)}`;
-        vote(entry, await (await api(method, path)).json());
-      } catch (error) {
-        note(error.message);
-      }
-      underWay = false;
-    },
-  }, emoji, make("span"));
+  const button = make("button", { type: "button", "data-emoji": emoji, onclick() {
+    turn = turn.then(toggle);
+  } }, emoji, make("span"));
+  const path = `/api/memes/${entry.meme.id}/reactions/${encodeURIComponent(emoji)}`;
+  let turn = Promise.resolve(); // a second press waits for the first, so that it undoes it
+  const toggle = async () => {
+    const method = button.getAttribute("aria-pressed") === "true" ? "DELETE" : "PUT";
+    try {
+      vote(entry, await (await api(method, path)).json());
+    } catch (error) {
+      note(error.message);
+    }
+  };
+  return button;
 }
 
 function candidates(meme) {
@@ -163,8 +165,9 @@ function why(meme) {
       try {
         const picture = await (await api("GET", `/memes/${meme.id}/attention`)).blob();
         const alt = `Where each of the words looked: ${meme.boxes.join(" / ")}`;
-        figure = make("figure", { class: "attention", hidden: true },
-          make("img", { src: URL.createObjectURL(picture), alt }),
+        const image = make("img", { src: URL.createObjectURL(picture), alt });
+        await image.decode();
+        figure = make("figure", { class: "attention", hidden: true }, image,
           make("figcaption", {}, "Each word over the part of the picture that it looked at."));
         button.closest(".meme").append(figure);
       } catch (error) {
@@ -176,6 +179,7 @@ function why(meme) {
     }
     figure.hidden = !figure.hidden;
     button.setAttribute("aria-expanded", !figure.hidden);
+    figure.scrollIntoView({ block: "nearest" });
   } }, "Why these words?");
   return button;
 }
@@ -196,6 +200,7 @@ function request(preview, ask) { // `preview`: the address of what the meme will
       const meme = await ask();
       show(meme, place);
       openLatest(meme.id);
+      follow();
       announce(`Here is the meme. ${meme.alt}`);
     } catch (error) {
       place.remove();
@@ -208,7 +213,7 @@ function request(preview, ask) { // `preview`: the address of what the meme will
 }
 
 function making(url) {
-  atEnd = true;
+  following = true;
   const picture = make("img", { alt: "", src: url });
   picture.addEventListener("error", () => picture.remove()); // not every picture is one that a browser can show
   return append(make("li", { class: "making", "aria-busy": "true" },
@@ -311,15 +316,19 @@ function hear(meme) {
   else show(meme);
 }
 
-function follow() {
+function connect() {
   // Browsers allow a site six connections, so one window listens and tells the others of the same browser.
   const channel = new BroadcastChannel("quipbot-feed");
   const tell = (news) => { channel.postMessage(news); apply(news); };
   const apply = ({ kind, meme, online }) => {
     if (kind === "connection") {
-      document.getElementById("connection").hidden = online;
+      const connection = document.getElementById("connection");
+      connection.hidden = online;
+      connection.dataset.live = online;
       if (online) refresh().catch(() => {}); // what was missed meanwhile; the feed itself tells when it breaks
-    } else hear(meme);
+    } else if (kind === "meme" || [...memes.keys(), ...heard.map(({ id }) => id)].includes(meme.id)) {
+      hear(meme); // votes on a meme from before the list stay unsaid
+    }
   };
   channel.addEventListener("message", ({ data }) => apply(data));
 
@@ -344,4 +353,5 @@ addEventListener("visibilitychange", () => { if (!document.hidden) refresh().cat
 refresh().catch((error) => note(error.message)).finally(() => {
   openLatest([...memes.keys()].at(-1));
   follow();
+  connect();
 });

@@ -1,0 +1,526 @@
+"""The page, used in headless Chromium against the whole bot: real service, engine, store and a tiny model."""
+
+import asyncio
+import base64
+import io
+import re
+import shutil
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+from adapters.web_chat import WebChat
+from bot.config import Captioner, Config, Reply
+from bot.engine import Engine
+from bot.health import Health
+from bot.service import Service
+from bot.store import Store
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; the page was not tested"),
+]
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """Runs coroutines in the bot's event loop, which has a thread of its own: Playwright keeps this one."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="bot")
+    thread.start()
+    yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(60)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def engine(run: Run, tiny_model: Path) -> Iterator[Engine]:
+    stack = AsyncExitStack()
+    config = Config(captioner=Captioner(model=str(tiny_model), device="cpu", threads=1))
+    yield run(stack.enter_async_context(Engine(config)))
+    run(stack.aclose())
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=20_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Site:
+    """One bot with its own empty store, which can be stopped and started again at the same address."""
+
+    engine: Engine
+    folder: Path
+    run: Run
+    token: str | None = None
+    port: int = 0
+    url: str = ""
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    def start(self) -> None:
+        self.url = self.run(self._start())
+        self.port = int(self.url.rpartition(":")[2])
+
+    def stop(self) -> None:
+        self.run(self._stack.aclose())
+
+    async def _start(self) -> str:
+        health = Health()
+        store = await self._stack.enter_async_context(Store(self.folder / "quipbot.db"))
+        service = Service(self.engine, store, health, Reply(explore=0))
+        web = WebChat(
+            "127.0.0.1",
+            self.port,
+            token=self.token,
+            chat=True,
+            max_bytes=2_000_000,
+            health=health,
+            spool=self.folder / "spool",
+        )
+        await web.start()
+        self._stack.push_async_callback(_end, asyncio.create_task(web.run(service)))
+        return web.address
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.fixture
+def site(engine: Engine, tmp_path: Path, run: Run) -> Iterator[Site]:
+    site = Site(engine, tmp_path, run)
+    site.start()
+    yield site
+    site.stop()
+
+
+@contextmanager
+def window(browser: Browser, site: Site, **options: Any) -> Iterator[Page]:
+    """A page of a visitor of their own; nothing it does may reach beyond the bot, or break in the console."""
+    with visitor(browser, site, **options) as context:
+        page = context.new_page()
+        page.goto(site.url)
+        yield page
+
+
+@contextmanager
+def visitor(browser: Browser, site: Site, **options: Any) -> Iterator[BrowserContext]:
+    context = browser.new_context(**options)
+    context.set_default_timeout(20_000)
+    requests: list[str] = []
+    broken: list[str] = []
+    context.on("request", lambda request: requests.append(request.url))
+    context.on("weberror", lambda error: broken.append(str(error.error)))
+    yield context
+    context.close()
+    assert requests
+    assert not [url for url in requests if not url.startswith((site.url + "/", "data:", f"blob:{site.url}/"))]
+    assert not broken
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Iterator[Page]:
+    with window(browser, site) as page:
+        yield page
+
+
+def picture(shade: int = 0, size: tuple[int, int] = (320, 240)) -> bytes:
+    width, height = size
+    ramp = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
+    file = io.BytesIO()
+    Image.fromarray(((ramp + shade) % 256).astype(np.uint8)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def file(data: bytes, name: str = "picture.jpg") -> Any:
+    return {"name": name, "mimeType": "image/jpeg", "buffer": data}
+
+
+def memes(page: Page) -> Locator:
+    return page.locator(".meme")
+
+
+def pick(page: Page, data: bytes | None = None) -> Locator:
+    """Post a picture and wait for its meme."""
+    before = memes(page).count()
+    page.set_input_files("#pick", file(data or picture()))
+    expect(memes(page)).to_have_count(before + 1)
+    return memes(page).last
+
+
+def say(page: Page, words: str) -> None:
+    page.get_by_label("Words for the picture").fill(words)
+    page.keyboard.press("Enter")
+
+
+def is_shown(image: Locator) -> bool:
+    image.evaluate("image => image.decode()")
+    return bool(image.evaluate("image => image.naturalWidth > 0"))
+
+
+def reaction(meme: Locator, emoji: str) -> Locator:
+    return meme.get_by_role("group", name="Reactions").locator(f'[data-emoji="{emoji}"]')
+
+
+def fits(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+# ------------------------------------------------------------------ posting
+
+
+def test_an_empty_page_invites_and_a_picked_picture_becomes_a_meme(page: Page) -> None:
+    expect(page.get_by_role("heading", name="Show me a picture")).to_be_visible()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a picture").first.click()
+    chooser.value.set_files(file(picture()))
+    image = memes(page).get_by_role("img")
+    expect(image).to_have_count(1)
+    assert is_shown(image)
+    assert image.get_attribute("alt")
+    expect(page.get_by_role("heading", name="Show me a picture")).to_be_hidden()
+
+
+@contextmanager
+def paused(run: Run) -> Iterator[None]:
+    """The bot's event loop stands still."""
+    go = threading.Event()
+
+    async def pause() -> None:
+        go.wait(30)
+
+    pausing = threading.Thread(target=run, args=(pause(),))
+    pausing.start()
+    yield
+    go.set()
+    pausing.join()
+
+
+def test_progress_is_seen_and_heard_in_the_shape_of_the_picture(page: Page, run: Run) -> None:
+    with paused(run):
+        see_progress(page)
+    expect(memes(page)).to_have_count(1)
+    expect(page.locator(".making")).to_have_count(0)
+    expect(page.get_by_role("status")).to_contain_text("Here is the meme.")
+
+
+def see_progress(page: Page) -> None:
+    page.set_input_files("#pick", file(picture(size=(300, 150))))
+    making = page.locator(".making")
+    expect(making).to_have_attribute("aria-busy", "true")
+    expect(making.locator(".spinner")).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text("Making a meme…")
+    box = making.locator("img").bounding_box()
+    assert box is not None
+    assert box["width"] / box["height"] == pytest.approx(2, rel=0.02)
+
+
+def test_a_pasted_picture_becomes_a_meme(page: Page) -> None:
+    page.evaluate(
+        """data => {
+            const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+            const clipboardData = new DataTransfer();
+            clipboardData.items.add(new File([bytes], "image.png", { type: "image/png" }));
+            const event = new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true });
+            document.body.dispatchEvent(event);
+        }""",
+        base64.b64encode(picture()).decode(),
+    )
+    expect(memes(page)).to_have_count(1)
+
+
+def test_dropped_pictures_are_posted_one_after_the_other(page: Page) -> None:
+    data = page.evaluate_handle(
+        """pictures => {
+            const data = new DataTransfer();
+            for (const picture of pictures) {
+                const bytes = Uint8Array.from(atob(picture), (sign) => sign.charCodeAt(0));
+                data.items.add(new File([bytes], "picture.jpg", { type: "image/jpeg" }));
+            }
+            return data;
+        }""",
+        [base64.b64encode(picture(size=size)).decode() for size in ((200, 100), (100, 100), (300, 100))],
+    )
+    page.dispatch_event("body", "dragover", {"dataTransfer": data})
+    expect(page.get_by_text("Drop it here")).to_be_visible()
+    page.dispatch_event("body", "drop", {"dataTransfer": data})
+    expect(page.get_by_text("Drop it here")).to_be_hidden()
+    expect(memes(page)).to_have_count(3)
+    images = memes(page).get_by_role("img")
+    assert all(is_shown(images.nth(place)) for place in range(3))
+    assert [image.evaluate("image => image.naturalWidth") for image in images.all()] == [200, 100, 300]
+
+
+def test_words_go_along_with_the_next_picture(page: Page) -> None:
+    say(page, "me at work")
+    expect(page.locator(".note")).to_contain_text("add a picture")
+    expect(page.get_by_label("Words for the picture")).to_have_value("me at work")
+    pick(page)
+    expect(page.locator(".said")).to_have_text("me at work")
+    expect(page.get_by_label("Words for the picture")).to_have_value("")
+
+
+def test_ones_own_words_on_the_last_picture_and_on_a_new_one(page: Page) -> None:
+    say(page, "/meme left | right")
+    expect(page.locator(".note")).to_contain_text("There is no picture to write on yet")
+    page.get_by_label("Words for the picture").fill("/meme first | picture")
+    expect(pick(page).get_by_role("img")).to_have_attribute("alt", containing("first” and “picture"))
+    say(page, "/meme my own words | below")
+    expect(memes(page)).to_have_count(2)
+    expect(memes(page).last.get_by_role("img")).to_have_attribute("alt", containing("my own words” and “below"))
+
+
+def containing(words: str) -> re.Pattern[str]:
+    return re.compile(re.escape(words))
+
+
+# ------------------------------------------------------------------ a meme
+
+
+def test_reactions_toggle_and_outlive_a_reload(page: Page) -> None:
+    meme = pick(page)
+    for emoji in ("🔥", "❤️"):
+        reaction(meme, emoji).click()
+        expect(reaction(meme, emoji)).to_have_attribute("aria-pressed", "true")
+    reaction(meme, "🔥").click()
+    expect(reaction(meme, "🔥")).to_have_attribute("aria-pressed", "false")
+    expect(reaction(meme, "🔥")).to_have_text("🔥")
+    alt = meme.get_by_role("img").get_attribute("alt")
+    page.reload()
+    expect(memes(page)).to_have_count(1)
+    assert meme.get_by_role("img").get_attribute("alt") == alt
+    expect(reaction(meme, "❤️")).to_have_attribute("aria-pressed", "true")
+    expect(reaction(meme, "❤️")).to_have_text("❤️1")
+    expect(reaction(meme, "🔥")).to_have_attribute("aria-pressed", "false")
+
+
+def test_another_one_is_another_meme_of_the_picture(page: Page) -> None:
+    meme = pick(page, picture(size=(250, 125)))
+    meme.get_by_role("button", name="Another one").click()
+    expect(memes(page)).to_have_count(2)
+    image = memes(page).last.get_by_role("img")
+    assert is_shown(image)
+    assert image.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [250, 125]
+
+
+def test_one_of_the_three_best_can_be_picked(page: Page) -> None:
+    choices = pick(page).locator(".candidates button")
+    expect(choices).to_have_count(3)
+    other = choices.and_(page.locator(":not([aria-current])")).first
+    words = other.inner_text().split("\n")
+    other.click()
+    expect(memes(page)).to_have_count(2)
+    drawn = memes(page).last
+    assert drawn.locator('.candidates [aria-current="true"]').inner_text().split("\n") == words
+    expect(drawn.get_by_role("img")).to_have_attribute("alt", containing("” and “".join(words)))
+
+
+def test_the_attention_is_shown_on_request(page: Page) -> None:
+    meme = pick(page)
+    button = meme.get_by_role("button", name="Why these words?")
+    button.click()
+    shown = meme.locator(".attention img")
+    expect(shown).to_be_visible()
+    assert is_shown(shown)
+    expect(button).to_have_attribute("aria-expanded", "true")
+    button.click()
+    expect(shown).to_be_hidden()
+
+
+def test_a_meme_can_be_downloaded(page: Page) -> None:
+    meme = pick(page, picture(size=(180, 90)))
+    with page.expect_download() as download:
+        meme.get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename.startswith("quipbot-")
+    with Image.open(download.value.path()) as image:
+        assert image.size == (180, 90)
+
+
+def test_trouble_is_told_in_the_chat_and_the_next_picture_works(page: Page, site: Site) -> None:
+    page.set_input_files("#pick", file(b"not a picture", "holiday.jpg"))
+    expect(page.locator(".problem")).to_contain_text("not a picture")
+    expect(page.locator(".making")).to_have_count(0)
+    page.set_input_files("#pick", file(bytes(3_000_000), "large.jpg"))
+    expect(page.locator(".problem").last).to_contain_text("2 MB")
+    pick(page)
+    site.stop()
+    page.set_input_files("#pick", file(picture()))
+    expect(page.locator(".problem").last).to_have_text("The bot cannot be reached. Is it still running?")
+
+
+# ------------------------------------------------------------------ every window live
+
+
+def test_windows_of_two_visitors_are_live(browser: Browser, site: Site) -> None:
+    with window(browser, site) as one, window(browser, site) as two:
+        listen(one)
+        listen(two)
+        meme = pick(one)
+        expect(memes(two)).to_have_count(1)
+        reaction(meme, "👍").click()
+        theirs = reaction(memes(two).first, "👍")
+        expect(theirs).to_have_text("👍1")
+        expect(theirs).to_have_attribute("aria-pressed", "false")
+        theirs.click()
+        expect(reaction(meme, "👍")).to_have_text("👍2")
+        expect(memes(one)).to_have_count(1)
+
+
+def listen(page: Page) -> None:
+    """Wait until the page has told that it hears of changes."""
+    expect(page.locator("#connection")).to_have_attribute("data-live", "true")
+
+
+def test_windows_of_one_browser_share_a_connection_and_hand_it_on(browser: Browser, site: Site) -> None:
+    with visitor(browser, site) as context:
+        feeds: list[str] = []
+        context.on("request", lambda request: feeds.append(request.url) if "feed" in request.url else None)
+        pages = [context.new_page() for _ in range(8)]  # a browser opens six connections at most
+        for page in pages:
+            page.goto(site.url)
+        listen(pages[0])
+        meme = pick(pages[3])
+        reaction(meme, "🔥").click()
+        for page in pages:
+            expect(reaction(memes(page).first, "🔥")).to_have_attribute("aria-pressed", "true")
+        assert len(feeds) == 1
+        pages[0].close()
+        pick(pages[3])
+        expect(memes(pages[7])).to_have_count(2)
+        assert len(feeds) == 2
+
+
+def test_a_window_catches_up_after_the_bot_was_away(browser: Browser, site: Site, page: Page) -> None:
+    listen(page)
+    site.stop()
+    expect(page.get_by_text("Connecting again…")).to_be_visible()
+    site.start()
+    with window(browser, site) as other:
+        pick(other)
+    expect(memes(page)).to_have_count(1)
+    expect(page.get_by_text("Connecting again…")).to_be_hidden()
+
+
+# ------------------------------------------------------------------ everybody's page
+
+
+def tab_to(page: Page, wanted: Locator) -> None:
+    handle = wanted.element_handle()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("wanted => document.activeElement === wanted", handle):
+            return
+    pytest.fail(f"{wanted} cannot be reached by keyboard")
+
+
+def test_everything_works_by_keyboard(page: Page) -> None:
+    tab_to(page, page.get_by_role("button", name="Choose a picture").first)
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(file(picture()))
+    expect(memes(page)).to_have_count(1)
+    meme = memes(page).first
+    tab_to(page, reaction(meme, "😂"))
+    page.keyboard.press("Space")
+    expect(reaction(meme, "😂")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Space")
+    expect(reaction(meme, "😂")).to_have_attribute("aria-pressed", "false")
+    tab_to(page, page.get_by_label("Words for the picture"))
+    page.keyboard.type("/meme typed | by hand")
+    page.keyboard.press("Enter")
+    expect(memes(page)).to_have_count(2)
+    tab_to(page, meme.get_by_role("button", name="Another one"))
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+    page.keyboard.press("Enter")
+    expect(memes(page)).to_have_count(3)
+
+
+def test_a_phone_scrolls_in_one_direction_only(browser: Browser, site: Site) -> None:
+    with window(browser, site, **PHONE) as page:
+        expect(page.get_by_role("button", name="Take a photo").first).to_be_visible()
+        assert page.locator("#camera").get_attribute("capture") == "environment"
+        assert fits(page)
+        pick(page, picture(size=(1600, 200)))
+        top = pick(page, picture(size=(600, 900))).get_by_role("img").bounding_box()
+        assert top is not None
+        assert 0 <= top["y"] < top["y"] + top["height"] < 844
+        say(page, "/meme " + "unbreakable" * 20 + " | 🔥")
+        expect(memes(page)).to_have_count(3)
+        memes(page).last.get_by_role("button", name="Why these words?").tap()
+        expect(memes(page).last.locator(".attention img")).to_be_visible()
+        page.set_input_files("#pick", file(b"no picture"))
+        expect(page.locator(".problem")).to_be_visible()
+        assert fits(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_in_dark(browser: Browser, site: Site, scheme: str) -> None:
+    with window(browser, site, color_scheme=scheme) as page:
+        paper = luminance(page.locator("body"), "backgroundColor")
+        assert paper > 0.8 if scheme == "light" else paper < 0.05
+        pick(page)
+        for words, ground in (("header h1", "body"), ("#hint", "body"), ("summary", ".meme"), (".primary",) * 2):
+            pair = luminance(page.locator(words).last, "color"), luminance(page.locator(ground).last, "backgroundColor")
+            assert (max(pair) + 0.05) / (min(pair) + 0.05) >= 4.5, (words, pair)
+
+
+def luminance(element: Locator, of: str) -> float:
+    """Relative luminance as WCAG defines it."""
+    rgb = element.evaluate(f"element => getComputedStyle(element).{of}.match(/[0-9.]+/g).slice(0, 3).map(Number)")
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in rgb)]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def test_reduced_motion_is_kept_still(browser: Browser, site: Site, run: Run) -> None:
+    with window(browser, site, reduced_motion="reduce") as page, paused(run):
+        page.set_input_files("#pick", file(picture()))
+        spinner = page.locator(".spinner")
+        assert spinner.evaluate("spinner => getComputedStyle(spinner).animationName") == "breathe"
+        assert page.locator(".making").evaluate("making => getComputedStyle(making).animationName") == "none"
+
+
+def test_a_token_is_asked_for_once(browser: Browser, engine: Engine, tmp_path: Path, run: Run) -> None:
+    site = Site(engine, tmp_path, run, token="open sesame")
+    site.start()
+    with window(browser, site) as page:
+        page.get_by_label("token").fill("guess")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+        page.get_by_label("token").fill("open sesame")
+        page.get_by_role("button", name="Sign in").click()
+        pick(page)
+        page.reload()
+        expect(memes(page)).to_have_count(1)
+    site.stop()

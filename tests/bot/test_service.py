@@ -1,0 +1,245 @@
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.config import Reply
+from bot.engine import Engine
+from bot.events import (
+    BadPicture,
+    BadRequest,
+    Failed,
+    Gone,
+    ImagePosted,
+    MemeReply,
+    NotFound,
+    ReactionChanged,
+)
+from bot.health import Health
+from bot.service import MAX_ALT, Service, alt_text
+from bot.store import Store
+
+Posted = Callable[..., ImagePosted]
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+@pytest.fixture
+def service(engine: Engine, store: Store, health: Health) -> Service:
+    return Service(engine, store, health, Reply(explore=0.0))
+
+
+async def answer(service: Service, event: ImagePosted) -> MemeReply:
+    reply = await service.post(event)
+    assert reply is not None
+    return reply
+
+
+async def test_what_was_answered_is_remembered(service: Service, store: Store, posted: Posted) -> None:
+    reply = await answer(service, posted(text="when it compiles", seed=1, spoiler=True))
+    record = await service.record(reply.id)
+    same = ("id", "alt", "boxes", "description", "seed", "model", "candidates", "chosen", "explored", "content_type")
+    assert [getattr(record, name) for name in same] == [getattr(reply, name) for name in same]
+    assert await service.picture(reply.id) == (reply.data, "image/jpeg")
+    assert (record.platform, record.chat, record.user, record.style) == ("test", "c", "u", "meme")
+    assert reply.spoiler
+    assert await service.latest("test", "c", "u") == [record]
+
+
+async def test_the_same_seed_gives_the_same_bytes(service: Service, posted: Posted) -> None:
+    one, same, other = [await answer(service, dataclasses.replace(posted(), seed=seed)) for seed in (5, 5, 6)]
+    assert one.data == same.data
+    assert one.id != same.id
+    assert one.boxes != other.boxes
+    drawn = [(await answer(service, dataclasses.replace(posted(), seed=None))).seed for _ in range(3)]
+    assert len(set(drawn)) == 3
+
+
+async def test_a_stored_seed_repeats_the_meme(service: Service, posted: Posted) -> None:
+    first = await answer(service, dataclasses.replace(posted(), seed=None))
+    assert (await answer(service, dataclasses.replace(posted(), seed=first.seed))).data == first.data
+
+
+async def test_exploring_is_marked(engine: Engine, store: Store, health: Health, posted: Posted) -> None:
+    service = Service(engine, store, health, Reply(explore=1.0))
+    reply = await answer(service, posted())
+    assert reply.explored
+    assert (await service.record(reply.id)).explored
+    assert not (await answer(service, posted(own_boxes=("a",)))).explored
+    assert not (await answer(service, posted(style="describe"))).explored
+
+
+async def test_a_candidate_can_be_picked(service: Service, posted: Posted) -> None:
+    first = await answer(service, posted())
+    picked = await service.redo(first.id, "v", candidate=2)
+    assert picked.boxes == first.candidates[2].boxes
+    assert (picked.chosen, picked.candidates, picked.seed) == (2, first.candidates, first.seed)
+    assert picked.description == first.description
+    again = await service.redo(picked.id, "v", candidate=0)
+    assert again.boxes == first.boxes
+    for place in (-1, 3):
+        with pytest.raises(BadRequest):
+            await service.redo(first.id, "v", candidate=place)
+
+
+async def test_another_one_is_another_one(service: Service, posted: Posted) -> None:
+    first = await answer(service, posted())
+    other = await service.redo(first.id, "v")
+    assert other.boxes != first.boxes
+    assert len(other.candidates) == len(first.candidates)
+    assert (await service.redo(first.id, "v", seed=other.seed)).data == other.data
+    assert [record.id for record in await service.latest("test", "c", "v")][:2] == [first.id, other.id]
+
+
+async def test_own_text(service: Service, posted: Posted) -> None:
+    first = await answer(service, posted(spoiler=True))
+    mine = await service.own_text(first.id, "v", ["  top\n", "bot\x00tom\ud800"])
+    assert mine.boxes == ("top", "bottom")
+    assert (mine.candidates, mine.chosen, mine.description) == ((), None, first.description)
+    assert mine.spoiler
+    assert (await service.record(mine.id)).user == "v"
+    direct = await answer(service, posted(own_boxes=("", "bottom")))
+    assert direct.boxes == ("", "bottom")
+    for boxes in ([], ["", " "], ["x" * 1001], ["x"] * 11):
+        with pytest.raises(BadRequest):
+            await service.own_text(first.id, "v", boxes)
+
+
+async def test_explaining(service: Service, posted: Posted) -> None:
+    reply = await answer(service, posted())
+    assert (await service.explain(reply.id)).startswith(b"\x89PNG")
+
+
+async def test_requests_that_cannot_be_meant(service: Service, posted: Posted) -> None:
+    for changes in ({"candidates": 0}, {"candidates": 11}, {"own_boxes": ("",)}):
+        with pytest.raises(BadRequest):
+            await service.post(posted(**changes))
+    for seed in (-1, 2**53):
+        with pytest.raises(BadRequest):
+            await service.post(dataclasses.replace(posted(), seed=seed))
+    for call in (service.redo("no", "u"), service.own_text("no", "u", ["a"]), service.explain("no")):
+        with pytest.raises(NotFound):
+            await call
+    assert await service.latest("test", "c", "u") == []
+
+
+async def test_when_the_picture_is_gone(service: Service, store: Store, posted: Posted) -> None:
+    reply = await answer(service, posted())
+    await store.prune(before=2e12)
+    for call in (service.redo(reply.id, "u"), service.own_text(reply.id, "u", ["a"]), service.explain(reply.id)):
+        with pytest.raises(Gone):
+            await call
+    with pytest.raises(Gone):
+        await service.picture(reply.id)
+    assert (await service.record(reply.id)).boxes == reply.boxes
+
+
+async def test_votes_count_once_however_they_are_spelt(service: Service, health: Health, posted: Posted) -> None:
+    reply = await answer(service, posted())
+    for emoji in ("👍", "👍🏽", "👍\ufe0f"):
+        await service.react(ReactionChanged("test", "v", emoji, True, meme=reply.id))
+    await service.react(ReactionChanged("test", "w", "👍", True, meme=reply.id))
+    assert (await service.record(reply.id, "v")).reactions == {"👍": 2}
+    await service.react(ReactionChanged("test", "w", "👍🏿", False, meme=reply.id))
+    await service.react(ReactionChanged("test", "w", "👍", False, meme=reply.id))
+    record = await service.record(reply.id, "v")
+    assert (record.reactions, record.mine) == ({"👍": 1}, ("👍",))
+    figures = health.metrics()[0].decode()
+    assert 'quipbot_reactions_total{change="added"} 2.0' in figures
+    assert 'quipbot_reactions_total{change="removed"} 1.0' in figures
+    with pytest.raises(BadRequest):
+        await service.react(ReactionChanged("test", "v", "<script>", True, meme=reply.id))
+    with pytest.raises(NotFound):
+        await service.react(ReactionChanged("test", "v", "👍", True, chat="c", message="unknown"))
+
+
+async def test_every_window_hears_of_memes_and_votes(service: Service, posted: Posted) -> None:
+    here, elsewhere = service.changes("test", "c"), service.changes("test", "d")
+    reply = await answer(service, posted())
+    assert (await anext(here)).kind == "meme"
+    await service.react(ReactionChanged("test", "v", "🔥", True, meme=reply.id))
+    change = await anext(here)
+    assert (change.kind, change.meme.reactions, change.meme.mine) == ("reactions", {"🔥": 1}, ())
+    await service.react(ReactionChanged("test", "v", "🔥", True, meme=reply.id))
+    service.close()
+    assert [change async for change in here] == []
+    assert [change async for change in elsewhere] == []
+
+
+async def test_policy_keeps_silent(engine: Engine, store: Store, health: Health, posted: Posted) -> None:
+    now, dice = 1000.0, 0.4
+    service = Service(
+        engine, store, health, Reply(chance=0.5, cooldown=60, explore=0), clock=lambda: now, dice=lambda: dice
+    )
+    event = posted(addressed=False)
+    assert await service.post(event)
+    assert await service.post(event) is None
+    assert await service.post(posted(addressed=False, chat="d"))
+    assert await service.post(posted())
+    now += 61
+    assert await service.post(event)
+    now, dice = now + 61, 0.6
+    assert await service.post(event) is None
+    assert await service.post(posted(from_bot=True)) is None
+
+
+async def test_failures_are_counted_and_logged_without_words(
+    service: Service, store: Store, health: Health, posted: Posted, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fetch(_: int) -> bytes:
+        return b"no picture"
+
+    caplog.set_level(logging.INFO, logger="bot")
+    await answer(service, posted(text="private words", own_boxes=("more private words",)))
+    with pytest.raises(BadPicture):
+        await service.post(posted(text="private words", fetch=fetch))
+    lines = [record.fields for record in caplog.records if record.name == "bot.service"]
+    assert [line["outcome"] for line in lines] == ["made", "BadPicture"]
+    assert set(lines[0]) == {
+        *("outcome", "platform", "style", "wait", "read", "caption", "draw", "meme", "seed", "model")
+    }
+    assert "private" not in caplog.text + str(lines)
+    assert 'quipbot_memes_total{outcome="BadPicture",style="meme"} 1.0' in health.metrics()[0].decode()
+
+
+async def test_a_store_that_breaks_is_a_sentence_and_a_traceback(
+    service: Service, store: Store, posted: Posted, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = await answer(service, posted())
+    await store._call(store._db.execute, "DROP TABLE reactions")
+    await store._call(store._db.execute, "ALTER TABLE candidates RENAME COLUMN score TO lost")
+    with pytest.raises(Failed, match="log"):
+        await service.react(ReactionChanged("test", "v", "👍", True, meme=reply.id))
+    with pytest.raises(Failed, match="log"):
+        await service.post(posted(2))
+    assert "OperationalError" in caplog.text
+
+
+async def test_a_cancelled_post_is_counted(service: Service, health: Health, posted: Posted) -> None:
+    async def fetch(_: int) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    task = asyncio.create_task(service.post(posted(fetch=fetch)))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert 'outcome="cancelled"' in health.metrics()[0].decode()
+
+
+@given(st.text(max_size=3000), st.lists(st.text(max_size=700), max_size=4))
+def test_alt_text_fits(description: str, boxes: list[str]) -> None:
+    assert 0 < len(alt_text(description, boxes)) <= MAX_ALT
+
+
+def test_alt_text_says_what_is_shown_and_written() -> None:
+    assert alt_text("a dog", ["top", "", "bottom line"]) == "a dog, with the words “top” and “bottom line”"
+    assert alt_text("a dog", ["a dog"]) == "a dog, which is also written on it"
