@@ -1,7 +1,7 @@
 """What a meme costs: a megapixel photograph from bytes to bytes, beside the encoder's own forward pass.
 
-Speeds of machines differ and so do their moods, so the figures that count are ratios measured in one run: every round times
-the whole pipeline and EfficientNet-Lite0's forward pass one after the other, with the same threads.
+Speeds of machines differ and so do their moods, so the figures that count are ratios measured in one run: every round
+times the whole pipeline and EfficientNet-Lite0's forward pass one after the other, with the same threads.
 
     python benchmarks/pipeline.py [--image FILE] [--rounds 50] [--threads N] [--json]
 """
@@ -72,10 +72,9 @@ def pipeline(captioner: Captioner, data: bytes, rounds: int) -> dict[str, Any]:
             wish = Wish(seed=seed)
             picture = timed("read", lambda: captioner.read(data))
             pixels = timed("shrink", lambda p=picture: captioner.encoder.pixels([p.image]))
-            grids = timed("encode", lambda x=pixels: captioner._encode([x]))
-            timed("describe", lambda g=grids: captioner._describe(g))
-            written = timed("meme and re-rank", lambda g=grids, w=wish, s=seed: captioner._write(g, [w], [s]))
-            drawn = timed("draw", lambda p=picture, b=written[0][0].boxes: captioner.draw(p, b))
+            grids = timed("encode", lambda x=pixels: captioner.encode([x]))
+            made = timed("describe, meme, re-rank", lambda g=grids, w=wish, s=seed: captioner.decode(g, [w], [s]))
+            drawn = timed("draw", lambda p=picture, b=made[0].captions[0].boxes: captioner.draw(p, b))
             timed("jpeg", lambda d=drawn: to_jpeg(d))
             times.setdefault("whole", []).append((time.perf_counter() - began) * 1000)
             timed("forward", lambda x=pixels: plain(x))
@@ -91,14 +90,13 @@ def batching(captioner: Captioner, rounds: int) -> dict[str, Any]:
     """Decoding (description and memes) of 16 pictures one by one and together, in milliseconds."""
     images = [landscape(seed) for seed in range(16)]
     with torch.inference_mode():
-        grids = captioner._encode([captioner.encoder.pixels([image]) for image in images])
+        grids = captioner.encode([captioner.encoder.pixels([image]) for image in images])
     wishes, seeds = [Wish(seed=s) for s in range(16)], list(range(16))
 
     @torch.inference_mode()
     def decode(rows: slice) -> float:
         began = time.perf_counter()
-        captioner._describe(grids[rows])
-        captioner._write(grids[rows], wishes[rows], seeds[rows])
+        captioner.decode(grids[rows], wishes[rows], seeds[rows])
         return (time.perf_counter() - began) * 1000
 
     singles, together = [], []

@@ -222,7 +222,7 @@ class Engine:
                 async with asyncio.timeout(self._config.engine.fetch_timeout):
                     data = await fetch(self._config.images.max_bytes)
             with _translated("The picture could not be read."):
-                return await self._in_pool(_decoded, self._serving, data, self._config.draw.max_side)
+                return await self._in_pool(self._serving.read, data)
 
     async def _caption(self, picture: Picture, wish: Wish) -> tuple[Captioned, float, float]:
         job = _Job(picture, _for_model(wish), time.perf_counter(), asyncio.get_running_loop().create_future())
@@ -324,11 +324,6 @@ def _translated(sentence: str) -> Iterator[None]:
     except Exception as error:
         log.exception("a stage failed: %s", sentence)
         raise Failed(sentence) from error
-
-
-def _decoded(model: Model, data: bytes, max_side: int) -> Picture:
-    picture = model.read(data)
-    return dataclasses.replace(picture, image=scaled(picture.image, max_side))
 
 
 def _for_model(wish: Wish) -> ModelWish:

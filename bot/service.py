@@ -40,8 +40,8 @@ MAX_WORDS = 1000
 """Characters of a user's own text, all boxes together."""
 MAX_BOXES = 10
 MAX_CONTEXT = 500
-MAX_SEED = 2**53 - 1
-"""The largest whole number that JSON readers agree on."""
+MAX_SEED = 2**63 - 1
+"""What SQLite holds; the bot itself draws smaller ones, which every JSON reader gets right."""
 MAX_LATEST = 200
 
 
@@ -250,7 +250,7 @@ def _seed(given: int | None) -> int:
     if given is None:
         return secrets.randbelow(2**31)
     if not 0 <= given <= MAX_SEED:
-        raise BadRequest("A seed is a whole number from 0 to 9007199254740991.")
+        raise BadRequest(f"A seed is a whole number from 0 to {MAX_SEED}.")
     return given
 
 

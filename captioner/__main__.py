@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_caption(commands)
     _add_explain(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -155,11 +156,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _add_data(parser: Any) -> None:
+    parser.add_argument(
+        "--data", action="append", required=True, type=_pair, metavar="NAME=DIR", help="a data set; may be repeated"
+    )
+
+
 def _add_train(commands: Any) -> None:
     parser = commands.add_parser("train", help="train a model")
-    parser.add_argument(
-        "--data", action="append", required=True, type=_pair, metavar="NAME=DIR", help="may be repeated"
-    )
+    _add_data(parser)
     parser.add_argument("--decoder", default="attention_gru", metavar="NAME")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the checkpoint, .safetensors")
     parser.add_argument("recipe", nargs="*", type=_pair, metavar="key=value", help="changes to the recipe")
@@ -172,6 +177,24 @@ def _train(options: argparse.Namespace) -> int:
     sets = {name: Path(folder) for name, folder in options.data}
     train(sets, options.out, _filled(Recipe(), options.recipe), options.decoder)
     print(f"Wrote {options.out}")
+    return 0
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser("evaluate", help="measure a model on captions")
+    _add_data(parser)
+    parser.add_argument("--split", choices=("train", "dev", "test", "all"), required=True)
+    parser.add_argument("--json", action="store_true", help="one object instead of a table")
+    _add_model(parser)
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from captioner.evaluate import evaluate, table
+
+    captioner = Captioner.load(options.model, device=options.device, threads=options.threads)
+    figures = evaluate(captioner, {name: Path(folder) for name, folder in options.data}, options.split)
+    print(json.dumps(figures) if options.json else table(figures))
     return 0
 
 

@@ -4,10 +4,10 @@
 """
 
 import hashlib
+import os
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -26,13 +26,16 @@ from captioner.data.samples import fingerprint
 from captioner.encoders import build
 from captioner.fonts import Fonts
 from captioner.images import Limits, Picture
-from captioner.search import Hypothesis, Method, Rules, Search, search
+from captioner.search import Hypothesis, Lane, Method, Rules, Search, search
 from captioner.tokenizer import VOTES, normalise
 
 Style = Literal["meme", "describe"]
 ModelError = CheckpointError
 
-_DESCRIBE = Search("beam", width=4, steps=24, max_boxes=1)
+_DESCRIBE = Search("beam", width=3, steps=24, max_boxes=1)
+_WIDTH = 6
+_SPARE = 2
+"""Hypotheses beyond what is asked for: some may not be said."""
 _TRIES = 3
 
 
@@ -56,6 +59,10 @@ class Caption:
     logprob: float
     reward: float | None
     score: float
+
+
+_NOTHING = Caption(("a picture",), 0.0, None, 0.0)
+"""The description where every hypothesis was blocked."""
 
 
 @dataclass(frozen=True)
@@ -99,99 +106,93 @@ class Captioner:
         `threads` of torch, 0 for half of the cores: a chat server has more to do. Raises ModelError for a file that
         cannot be read or a device that is not there, FontError for a configured font that is not.
         """
-        torch.set_num_threads(threads or max(1, (torch.get_num_threads() + 1) // 2))
+        torch.set_num_threads(threads or max(1, _cores() // 2))
         # Full precision on a GPU as well: captions should not depend on where they are written.
         torch.backends.cudnn.allow_tf32 = False
         checkpoint = Checkpoint.load(model or shipped())
         return cls(checkpoint, _device(device), Fonts.resolve(font), limits, max_side)
 
     def read(self, data: bytes) -> Picture:
-        """Untrusted bytes to an upright RGB picture; raises ImageError with a sentence for the user."""
-        return images.read(data, self.limits)
+        """Untrusted bytes to an upright RGB picture, at most `max_side` long; raises ImageError with a sentence."""
+        picture = images.read(data, self.limits)
+        return replace(picture, image=images.scaled(picture.image, self.max_side))
 
     def draw(self, picture: Picture, boxes: Sequence[str]) -> Image.Image:
-        """The picture, scaled to `max_side` at most, with the boxes written on it."""
-        return drawing.draw(images.scaled(picture.image, self.max_side), boxes, self.fonts)
+        """The picture with the boxes written on it."""
+        return drawing.draw(picture.image, boxes, self.fonts)
 
     @torch.inference_mode()
     def caption(self, jobs: Sequence[tuple[Picture, Wish]]) -> list[Captioned]:
         """Captions all jobs together; each gets what it would get alone."""
         pixels = [self.encoder.pixels([picture.image]) for picture, _ in jobs]
-        grids = self._encode(pixels)
         seeds = [_seed(p, wish.seed) for p, (_, wish) in zip(pixels, jobs, strict=True)]
-        wishes = [wish for _, wish in jobs]
-        described = self._describe(grids)
-        written = self._write(grids, wishes, seeds)
-        return [
-            Captioned(
-                tuple(written.get(i) or described[i])[: max(1, wish.n)],
-                described[i][0].boxes[0],
-                None,
-                wish.seed,
-                self.name,
-            )
-            for i, wish in enumerate(wishes)
-        ]
+        return self.decode(self.encode(pixels), [wish for _, wish in jobs], seeds)
+
+    def encode(self, pixels: Sequence[Tensor]) -> Tensor:
+        """Pixels (1, 3, S, S) of each picture to grids (B, R, D).
+
+        On a CPU picture by picture: as fast as a batch, and the same bits in any.
+        """
+        if self.device.type == "cpu":
+            return torch.cat([self.reduction(self.encoder(p)) for p in pixels])
+        grids: Tensor = self.reduction(self.encoder(torch.cat(list(pixels))))
+        return grids
+
+    @torch.inference_mode()
+    def decode(self, grids: Tensor, wishes: Sequence[Wish], seeds: Sequence[int]) -> list[Captioned]:
+        """Captions of grids (B, R, D): descriptions and memes in one search, and again where too few may be said."""
+        described: list[list[Caption]] = [[] for _ in wishes]
+        written: list[list[Caption]] = [[] for _ in wishes]
+        lanes = [self._description(i) for i in range(len(wishes))]
+        lanes += [lane for i in range(len(wishes)) for lane in self._caption(i, wishes[i], seeds[i])]
+        for attempt in range(_TRIES):
+            for lane, hypotheses in zip(lanes, search(self.decoder, self.rules, grids, lanes), strict=True):
+                if lane.how is _DESCRIBE:
+                    self._add(described[lane.picture], hypotheses, copies=True)
+                else:
+                    self._add(written[lane.picture], hypotheses, copies=wishes[lane.picture].style == "describe")
+            short = [i for i, w in enumerate(wishes) if w.search == "sample" and len(written[i]) < w.n]
+            lanes = [lane for i in short for lane in self._caption(i, wishes[i], seeds[i] + attempt + 1)]
+            if not lanes:
+                break
+        return [self._captioned(*parts) for parts in zip(wishes, described, written, strict=True)]
+
+    def _captioned(self, wish: Wish, described: list[Caption], written: list[Caption]) -> Captioned:
+        described = sorted(described, key=lambda c: -c.score) or [_NOTHING]
+        captions = written or described
+        if not wish.explore:
+            captions = sorted(captions, key=lambda c: -c.score)
+        return Captioned(tuple(captions[: wish.n]), described[0].boxes[0], None, wish.seed, self.name)
 
     @torch.inference_mode()
     def explain(self, picture: Picture, boxes: Sequence[str], style: Style = "meme") -> bytes:
         """A PNG: every word of the caption over the attention that it paid to the picture."""
-        grid = self._encode([self.encoder.pixels([picture.image])])
+        grid = self.encode([self.encoder.pixels([picture.image])])
         text = [b for b in map(normalise, boxes) if b] or ["?"]
         ids = self.tokenizer.encode(text)
         tokens = torch.tensor([self.tokenizer.prefix(style, self._vote(style)) + ids], device=self.device)
         weights = self.decoder.weights(grid, tokens)[0, 1:-1].cpu().numpy()  # (T, R), the step that wrote each id
         return attention_map(picture.image, self.tokenizer.pieces(ids), weights)
 
-    def _encode(self, pixels: Sequence[Tensor]) -> Tensor:
-        """Grids (B, R, D). On a CPU picture by picture: as fast, and the same bits in any batch."""
-        if self.device.type == "cpu":
-            return torch.cat([self.reduction(self.encoder(p)) for p in pixels])
-        grids: Tensor = self.reduction(self.encoder(torch.cat(list(pixels))))
-        return grids
+    def _description(self, picture: int) -> Lane:
+        return Lane(picture, tuple(self.tokenizer.prefix("describe")), _DESCRIBE)
 
-    def _describe(self, grids: Tensor) -> list[list[Caption]]:
-        prefix = self.tokenizer.prefix("describe")
-        found = search(self.decoder, self.rules, grids, [prefix] * len(grids), _DESCRIBE, [0] * len(grids))
-        described = []
-        for hypotheses in found:
-            ranked = sorted(self._captions(hypotheses), key=lambda c: -c.score)
-            clean = [c for c in ranked if not block.shipped().blocks(c.boxes)]
-            described.append(clean or [Caption(("a picture",), 0.0, None, 0.0)])
-        return described
+    def _caption(self, picture: int, wish: Wish, seed: int) -> list[Lane]:
+        """The lane that fulfils a wish; none where the description already does."""
+        how = _how(wish)
+        if how is None:
+            return []
+        prefix = self.tokenizer.prefix(wish.style, self._vote(wish.style))
+        return [Lane(picture, tuple(prefix), how, seed, self._favour(wish.context))]
 
-    def _write(self, grids: Tensor, wishes: Sequence[Wish], seeds: Sequence[int]) -> dict[int, list[Caption]]:
-        """The captions of every wish that the description does not fulfil, by its index."""
-        written: dict[int, list[Caption]] = {}
-        for attempt in range(_TRIES):
-            groups: dict[Search, list[int]] = defaultdict(list)
-            for i, wish in enumerate(wishes):
-                if (
-                    len(written.get(i, ())) < wish.n
-                    and (how := _how(wish))
-                    and (attempt == 0 or how.method == "sample")
-                ):
-                    groups[how].append(i)
-            for how, members in groups.items():
-                prefixes = [self.tokenizer.prefix(wishes[i].style, self._vote(wishes[i].style)) for i in members]
-                again = [seeds[i] + attempt for i in members]
-                favour = self._favour([wishes[i].context for i in members])
-                found = search(self.decoder, self.rules, grids[members], prefixes, how, again, favour)
-                for i, hypotheses in zip(members, found, strict=True):
-                    self._add(written.setdefault(i, []), hypotheses, wishes[i])
-        for i, captions in written.items():
-            if not wishes[i].explore:
-                captions.sort(key=lambda c: -c.score)
-        return written
-
-    def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], wish: Wish) -> None:
-        """Appends what may be said: not blocked, no copy of a training caption, not said already."""
+    def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], *, copies: bool) -> None:
+        """Appends what may be said: not blocked, not said already, and unless allowed no copy of a training caption."""
         said = {_letters(c.boxes) for c in captions}
         for caption in self._captions(hypotheses):
             letters = _letters(caption.boxes)
             if not letters or letters in said or block.shipped().blocks(caption.boxes):
                 continue
-            if wish.style == "meme" and self._is_copy(caption.boxes):
+            if not copies and self.is_copy(caption.boxes):
                 continue
             said.add(letters)
             captions.append(caption)
@@ -199,19 +200,19 @@ class Captioner:
     def _captions(self, hypotheses: Iterable[Hypothesis]) -> list[Caption]:
         return [Caption(self.tokenizer.decode(h.ids), h.logprob, None, h.score) for h in hypotheses]
 
-    def _is_copy(self, boxes: Sequence[str]) -> bool:
+    def is_copy(self, boxes: Sequence[str]) -> bool:
+        """Whether a training caption has the same words; one in some ten thousand others is taken for one, too."""
         key = np.uint32(fingerprint(" ".join(boxes)))
         place = int(np.searchsorted(self.fingerprints, key))
         return place < len(self.fingerprints) and bool(self.fingerprints[place] == key)
 
-    def _favour(self, contexts: Sequence[str]) -> Tensor | None:
-        """What the words that were posted with a picture add to the logits (B, V); None if nobody said a word."""
-        if not any(contexts):
+    def _favour(self, context: str) -> Tensor | None:
+        """What the words that were posted with a picture add to the logits (V,); None if there are none."""
+        words = set(re.findall(r"[^\W\d_]{4,}", normalise(context)))
+        if not words:
             return None
-        favour = torch.zeros(len(contexts), len(self.tokenizer), device=self.device)
-        for row, context in enumerate(contexts):
-            for word in set(re.findall(r"[^\W\d_]{4,}", normalise(context))):
-                favour[row, self.tokenizer.encode([word])[0]] = _CONTEXT
+        favour = torch.zeros(len(self.tokenizer), device=self.device)
+        favour[[self.tokenizer.encode([word])[0] for word in words]] = _CONTEXT
         return favour
 
     @staticmethod
@@ -236,7 +237,7 @@ def _how(wish: Wish) -> Search | None:
     """The search that fulfils a wish; None where the description already does."""
     if wish.style == "describe" and wish.search == "beam" and wish.n <= _DESCRIBE.width:
         return None
-    width = 4 * max(2, -(-wish.n // 4))
+    width = max(_WIDTH, wish.n + _SPARE)
     boxes, steps = (1, 24) if wish.style == "describe" else (2, 40)
     return Search(wish.search, width=width, steps=steps, max_boxes=boxes)
 
@@ -251,6 +252,11 @@ def _seed(pixels: Tensor, seed: int) -> int:
 
 def _letters(boxes: Sequence[str]) -> str:
     return "".join(re.findall(r"\w", " ".join(boxes)))
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _device(name: str) -> str:

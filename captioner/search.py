@@ -1,9 +1,12 @@
-"""Top-k beam sampling and its siblings: one loop over a [pictures × beams] tensor.
+"""Top-k beam sampling and its siblings: one loop over a [lanes × beams] tensor.
+
+A lane is one search on one picture; a picture's description and its memes are searched for together.
 
 *sample* draws a picture's beams without replacement from the model (stochastic beam search: Kool, van Hoof and Welling
 2019): distinct exact samples for the cost of a beam search. *beam* keeps the likeliest, *greedy* is a beam of one.
 
-Shapes: B pictures, K beams, M = B·K rows, A of them still writing, N kept children of a row, V vocabulary, T steps.
+Shapes: B pictures, L lanes, K beams, M = L·K rows, A of them still writing, N kept children of a row, V vocabulary,
+T steps.
 """
 
 from collections.abc import Sequence
@@ -14,27 +17,44 @@ import torch
 from torch import Tensor
 
 from captioner.decoders import AttentionGRU, Memory
+from captioner.packed import ROWS
 from captioner.tokenizer import CaptionTokenizer
 
 Method = Literal["sample", "beam", "greedy"]
 _NEVER = -1e9
-_ROWS = 4
-"""Matrix products of fewer rows than this take another path in the CPU's library, with other last bits."""
+_KEEP = 50
+"""Children of a beam that are considered at all (top-k)."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """How to search. Everything but `width` and `steps` is per call; seeds are per picture."""
+    """How to search for one caption's hypotheses."""
 
     method: Method = "sample"
-    width: int = 8
+    width: int = 6
+    """Beams, and so hypotheses; greedy has one."""
     steps: int = 40
-    keep: int = 50
-    """Children of a beam that are considered at all (top-k)."""
     temperature: float = 0.9
     length_power: float = 0.7
     """log-probabilities are ranked over ((5 + n) / 6) ** length_power (Wu et al. 2016)."""
     max_boxes: int = 2
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One search among those that run together: on which picture, for what, how."""
+
+    picture: int
+    """Index of the grid; several lanes may look at one picture."""
+    prefix: tuple[int, ...]
+    how: Search
+    seed: int = 0
+    favour: Tensor | None = None
+    """Added to the logits (V,)."""
+
+    @property
+    def width(self) -> int:
+        return 1 if self.how.method == "greedy" else self.how.width
 
 
 @dataclass(frozen=True)
@@ -60,7 +80,7 @@ class Rules:
 
 @dataclass
 class _Beams:
-    """The state of every row; rows of one picture are adjacent."""
+    """The state of every row; rows of one lane are adjacent."""
 
     tokens: Tensor  # (M, t), the prefix left out
     last: Tensor  # (M,) the token to read next
@@ -84,107 +104,124 @@ class _Children(NamedTuple):
     logprob: Tensor
 
 
-@torch.inference_mode()
-def search(
-    decoder: AttentionGRU,
-    rules: Rules,
-    grids: Tensor,
-    prefixes: Sequence[Sequence[int]],
-    how: Search,
-    seeds: Sequence[int],
-    favour: Tensor | None = None,
-) -> list[list[Hypothesis]]:
-    """Captions of the grids (B, R, D): for each picture its distinct hypotheses, in the order they were drawn.
+class _Lanes:
+    """The lanes still searching, their settings as tensors over L lanes, padded to K slots of beams each."""
 
-    `prefixes` say style and votes; `favour` (B, V) is added to the logits. What a picture gets depends on nothing but
-    itself, its prefix and its seed: not on the batch.
+    def __init__(self, lanes: Sequence[Lane], device: torch.device) -> None:
+        self.lanes, self.device = list(lanes), device
+        self.slots = max(lane.width for lane in lanes)
+        self.noise = _noise(lanes, self.slots, device)
+        self._settle()
+
+    def _settle(self) -> None:
+        def column(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, device=self.device).repeat_interleave(self.slots)  # (M,)
+
+        self.sampled = column([lane.how.method == "sample" for lane in self.lanes])
+        self.temperature = column([lane.how.temperature for lane in self.lanes])
+        self.max_boxes = column([lane.how.max_boxes for lane in self.lanes])
+        self.steps = column([lane.how.steps for lane in self.lanes])
+        self.pictures = column([lane.picture for lane in self.lanes])
+        width = torch.tensor([lane.width for lane in self.lanes], device=self.device)
+        self.unused = torch.arange(self.slots, device=self.device) >= width.unsqueeze(1)  # (L, K)
+        favours = [lane.favour for lane in self.lanes]
+        self.favoured = [i for i, favour in enumerate(favours) if favour is not None]
+        self.favours = [favour for favour in favours if favour is not None]
+
+    def keep(self, left: list[int]) -> None:
+        self.lanes = [self.lanes[i] for i in left]
+        self.noise = self.noise[:, left]
+        self._settle()
+
+
+@torch.inference_mode()
+def search(decoder: AttentionGRU, rules: Rules, grids: Tensor, lanes: Sequence[Lane]) -> list[list[Hypothesis]]:
+    """Runs all lanes over the grids (B, R, D) together: for each its distinct hypotheses, in the order drawn.
+
+    What a lane gets depends on nothing but itself and its picture: not on what else is in the batch.
     """
-    width = 1 if how.method == "greedy" else how.width
-    noise = _noise(how, width, seeds, grids.device)
-    memory, beams = _start(decoder, grids, prefixes, width)
-    alive = list(range(len(prefixes)))
-    found: list[list[Hypothesis]] = [[] for _ in prefixes]
-    for t in range(how.steps):
-        children = _children(decoder, beams, memory, rules, favour, how)
-        beams = _expand(beams, children, None if noise is None else noise[t], width)
+    memory, first = _look(decoder, grids)
+    running = _Lanes(lanes, grids.device)
+    beams = _start(decoder, running, first)
+    index = list(range(len(lanes)))
+    found: list[list[Hypothesis]] = [[] for _ in lanes]
+    for t in range(max(lane.how.steps for lane in lanes)):
+        children = _children(decoder, beams, memory, rules, running)
+        beams = _expand(beams, children, running, t)
         beams.boxes = beams.boxes + (beams.last == rules.sep)
-        beams.done = beams.done | (beams.last == rules.eos)
-        finished = beams.done.view(-1, width).all(1)
+        beams.done = beams.done | (beams.last == rules.eos) | running.unused.flatten()
+        finished = beams.done.view(-1, running.slots).all(1)
         if not finished.any():
             continue
         for place in finished.nonzero().flatten().tolist():
-            found[alive[place]] = _collect(beams, place * width, width, rules, how)
+            found[index[place]] = _collect(beams, place * running.slots, running.lanes[place], rules)
         left = (~finished).nonzero().flatten()
         if not len(left):
             break
-        rows = (left.unsqueeze(1) * width + torch.arange(width, device=left.device)).flatten()
-        beams, memory, alive = beams.select(rows), memory.select(left), [alive[i] for i in left.tolist()]
-        noise = None if noise is None else noise[:, left]
-        favour = None if favour is None else favour[left]
+        rows = (left.unsqueeze(1) * running.slots + torch.arange(running.slots, device=left.device)).flatten()
+        beams, index = beams.select(rows), [index[i] for i in left.tolist()]
+        running.keep(left.tolist())
     return found
 
 
-def _noise(how: Search, width: int, seeds: Sequence[int], device: torch.device) -> Tensor | None:
-    """Gumbel noise (T, B, K, N), each picture's from its own generator; None where nothing is sampled."""
-    if how.method != "sample":
-        return None
-    drawn = []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed % 2**63)
-        uniform = torch.rand(how.steps, width, how.keep, generator=generator)
-        drawn.append(-torch.log(-torch.log(uniform.clamp(1e-7, 1 - 1e-7))))
-    return torch.stack(drawn, 1).to(device)
+def _noise(lanes: Sequence[Lane], slots: int, device: torch.device) -> Tensor:
+    """Gumbel noise (T, L, K, N), each lane's from its own generator; zeros where nothing is sampled."""
+    noise = torch.zeros(max(lane.how.steps for lane in lanes), len(lanes), slots, _KEEP)
+    for i, lane in enumerate(lanes):
+        if lane.how.method == "sample":
+            generator = torch.Generator().manual_seed(lane.seed % 2**63)
+            uniform = torch.rand(lane.how.steps, lane.width, _KEEP, generator=generator)
+            noise[: lane.how.steps, i, : lane.width] = -torch.log(-torch.log(uniform.clamp(1e-7, 1 - 1e-7)))
+    return noise.to(device)
 
 
-def _start(
-    decoder: AttentionGRU, grids: Tensor, prefixes: Sequence[Sequence[int]], width: int
-) -> tuple[Memory, _Beams]:
-    """Reads the first prefix token; the second is read by the loop. Only a picture's first row is alive yet."""
-    # Picture by picture, for the same bits in any batch.
+def _look(decoder: AttentionGRU, grids: Tensor) -> tuple[Memory, Tensor]:
+    """Memory of all pictures and their first states (B, H); one by one, for the same bits in any batch."""
     looked = [decoder.look(grid.unsqueeze(0)) for grid in grids]
     memory = Memory(torch.cat([m.keys for m, _ in looked]), torch.cat([m.values for m, _ in looked]))
-    first, second = torch.tensor([p[:2] for p in prefixes], device=grids.device).unbind(1)
-    _, state = _step(decoder, first, torch.cat([s for _, s in looked]), memory)
-    score = torch.full((len(grids), width), _NEVER, device=grids.device)
+    return memory, torch.cat([state for _, state in looked])
+
+
+def _whole_blocks(rows: Tensor) -> Tensor:
+    """Rows (A,), the first of them repeated until they fill whole blocks of the matrix products."""
+    missing = -len(rows) % ROWS
+    return torch.cat([rows, rows[:1].expand(missing)]) if missing else rows
+
+
+def _start(decoder: AttentionGRU, running: _Lanes, first: Tensor) -> _Beams:
+    """Reads the first prefix token; the second is read by the loop. Only a lane's first row is alive yet."""
+    pictures = running.pictures[:: running.slots]
+    style, vote = torch.tensor([lane.prefix for lane in running.lanes], device=first.device).unbind(1)
+    blocks = _whole_blocks(torch.arange(len(style), device=first.device))
+    state = decoder.advance(style[blocks], first[pictures[blocks]])[: len(style)]
+    score = torch.full((len(running.lanes), running.slots), _NEVER, device=first.device)
     score[:, 0] = 0
     score = score.flatten()
-    none = torch.zeros(len(score), dtype=torch.long, device=grids.device)
+    none = torch.zeros(len(score), dtype=torch.long, device=first.device)
     done = torch.zeros_like(none, dtype=torch.bool)
-    tokens = none.new_zeros(len(none), 0)
-    last, state = second.repeat_interleave(width), state.repeat_interleave(width, 0)
-    return memory, _Beams(tokens, last, state, score, score, score, none, done)
+    last, state = vote.repeat_interleave(running.slots), state.repeat_interleave(running.slots, 0)
+    return _Beams(none.new_zeros(len(none), 0), last, state, score, score, score, none, done)
 
 
-def _step(decoder: AttentionGRU, last: Tensor, state: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-    """Logits (A, V) and states (A, H) of the next step, never in a product of fewer than `_ROWS` rows."""
-    rows = len(last)
-    if rows < _ROWS:
-        padded = torch.arange(_ROWS, device=last.device) % rows
-        last, state, memory = last[padded], state[padded], memory.select(padded)
-    logits, state, _ = decoder.step(last, state, memory)
-    return logits[:rows], state[:rows]
-
-
-def _children(
-    decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules, favour: Tensor | None, how: Search
-) -> _Children:
+def _children(decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules, running: _Lanes) -> _Children:
     """Steps the rows that are still writing, and those only: most of a batch's rows finish early."""
     active = (~beams.done & (beams.perturbed > _NEVER / 2)).nonzero().flatten()  # (A,)
-    pictures = active // (len(beams.done) // len(memory.keys))
-    logits, state = _step(decoder, beams.last[active], beams.state[active], memory.select(pictures))
-    beams.state = beams.state.index_copy(0, active, state)
-    if favour is not None:
-        logits = logits + favour[pictures]
-    _forbid(logits, beams, active, rules, how)
-    top, ids = top_k(logits, how.keep)  # (A, N)
+    blocks = _whole_blocks(active)
+    logits, state = decoder.step(beams.last[blocks], beams.state[blocks], memory, running.pictures[blocks])
+    logits = logits[: len(active)]
+    beams.state = beams.state.index_copy(0, blocks, state)
+    _forbid(logits, beams, active, rules, running)
+    top, ids = top_k(logits, _KEEP)  # (A, N)
+    most = top[:, :1]
     top = _no_repeated_trigram(top, ids, beams.tokens[active])
-    logprob = top - logits.logsumexp(-1, keepdim=True)
-    tempered = torch.log_softmax(top / how.temperature, -1) if how.method == "sample" else logprob
+    logprob = top - most - logits.sub_(most).exp_().sum(-1, keepdim=True).log_()
+    tempered = torch.log_softmax(top / running.temperature[active].unsqueeze(1), -1)
+    tempered = torch.where(running.sampled[active].unsqueeze(1), tempered, logprob)
     # A finished beam has the single child `end`, at no cost; one that never lived has none.
     children = _Children(
-        torch.full((len(beams.done), how.keep), rules.eos, device=ids.device),
-        logprob.new_full((len(beams.done), how.keep), _NEVER),
-        logprob.new_full((len(beams.done), how.keep), _NEVER),
+        torch.full((len(beams.done), _KEEP), rules.eos, device=ids.device),
+        logprob.new_full((len(beams.done), _KEEP), _NEVER),
+        logprob.new_full((len(beams.done), _KEEP), _NEVER),
     )
     children.ids[active], children.tempered[active], children.logprob[active] = ids, tempered, logprob
     children.tempered[:, 0].masked_fill_(beams.done, 0)
@@ -192,19 +229,21 @@ def _children(
     return children
 
 
-def _forbid(logits: Tensor, beams: _Beams, active: Tensor, rules: Rules, how: Search) -> None:
+def _forbid(logits: Tensor, beams: _Beams, active: Tensor, rules: Rules, running: _Lanes) -> None:
     """Puts out of reach, in place, what may not follow: logits (A, V) of the rows `active` (A,)."""
     t = beams.tokens.shape[1]
+    for lane, favour in zip(running.favoured, running.favours, strict=True):
+        logits[active // running.slots == lane] += favour
     logits += rules.opening if t == 0 else rules.anywhere
-    if t == how.steps - 1:
-        end = logits[:, rules.eos].clone()
-        logits.fill_(_NEVER)
-        logits[:, rules.eos] = end
-    elif t:
-        opening = (beams.last[active] == rules.sep).nonzero().flatten()
-        if len(opening):
-            logits[opening] += rules.opening
-        logits[:, rules.sep].masked_fill_(beams.boxes[active] >= how.max_boxes - 1, _NEVER)
+    opening = (beams.last[active] == rules.sep).nonzero().flatten()
+    if t and len(opening):
+        logits[opening] += rules.opening
+    logits[:, rules.sep].masked_fill_(beams.boxes[active] >= running.max_boxes[active] - 1, _NEVER)
+    ending = (running.steps[active] == t + 1).nonzero().flatten()
+    if len(ending):
+        end = logits[ending, rules.eos]
+        logits[ending] = _NEVER
+        logits[ending, rules.eos] = end
 
 
 def _no_repeated_trigram(top: Tensor, ids: Tensor, tokens: Tensor) -> Tensor:
@@ -218,21 +257,19 @@ def _no_repeated_trigram(top: Tensor, ids: Tensor, tokens: Tensor) -> Tensor:
     return top.masked_fill((ids.unsqueeze(2) == followed.unsqueeze(1)).any(2), _NEVER)
 
 
-def _expand(beams: _Beams, children: _Children, noise: Tensor | None, width: int) -> _Beams:
-    """Every picture's best `width` children, by perturbed score when sampling, else by log-probability."""
-    keep = children.ids.shape[1]
+def _expand(beams: _Beams, children: _Children, running: _Lanes, t: int) -> _Beams:
+    """Every lane's best children, by perturbed score when sampling, else by log-probability."""
     tempered = beams.tempered.unsqueeze(1) + children.tempered
-    if noise is None:
-        perturbed = tempered
-    else:
-        perturbed = conditioned(tempered + noise.flatten(0, 1), beams.perturbed.unsqueeze(1))
-        ended = torch.full_like(perturbed, 2 * _NEVER)
-        ended[:, 0] = beams.perturbed
-        perturbed = torch.where(beams.done.unsqueeze(1), ended, perturbed)
-    perturbed, flat = perturbed.view(-1, width * keep).topk(width)  # (B, K)
-    offset = torch.arange(len(flat), device=flat.device).unsqueeze(1) * width
-    parents = (offset + flat // keep).flatten()  # (M,)
-    picked = parents * keep + (flat % keep).flatten()
+    gumbels = conditioned(tempered + running.noise[t].flatten(0, 1), beams.perturbed.unsqueeze(1))
+    perturbed = torch.where(running.sampled.unsqueeze(1), gumbels, tempered)
+    ended = torch.full_like(perturbed, 2 * _NEVER)
+    ended[:, 0] = beams.perturbed
+    perturbed = torch.where(beams.done.unsqueeze(1), ended, perturbed)
+    perturbed, flat = perturbed.view(-1, running.slots * _KEEP).topk(running.slots)  # (L, K)
+    perturbed = perturbed.masked_fill(running.unused, _NEVER)
+    offset = torch.arange(len(flat), device=flat.device).unsqueeze(1) * running.slots
+    parents = (offset + flat // _KEEP).flatten()  # (M,)
+    picked = parents * _KEEP + (flat % _KEEP).flatten()
     chosen = beams.select(parents)
     chosen.last = children.ids.flatten()[picked]
     chosen.tokens = torch.cat([chosen.tokens, chosen.last.unsqueeze(1)], 1)
@@ -258,20 +295,20 @@ def top_k(values: Tensor, k: int, group: int = 16) -> tuple[Tensor, Tensor]:
     if size % group or size // group < 2 * k:
         return values.topk(k)
     grouped = values.view(rows, size // group, group)
-    groups = grouped.amax(-1).topk(k).indices  # (M, k)
+    groups = grouped.amax(-1).topk(k, sorted=False).indices  # (M, k)
     members = grouped.gather(1, groups.unsqueeze(-1).expand(-1, -1, group)).flatten(1)
     best, place = members.topk(k)
     ids = groups.gather(1, place // group) * group + place % group
     return best, ids
 
 
-def _collect(beams: _Beams, start: int, width: int, rules: Rules, how: Search) -> list[Hypothesis]:
+def _collect(beams: _Beams, start: int, lane: Lane, rules: Rules) -> list[Hypothesis]:
     found = []
-    for row in range(start, start + width):
+    for row in range(start, start + lane.width):
         logprob = float(beams.logprob[row])
         if logprob <= _NEVER / 2:
             continue
         ids = beams.tokens[row].tolist()
         ids = ids[: ids.index(rules.eos) + 1]
-        found.append(Hypothesis(tuple(ids), logprob, logprob / ((5 + len(ids)) / 6) ** how.length_power))
+        found.append(Hypothesis(tuple(ids), logprob, logprob / ((5 + len(ids)) / 6) ** lane.how.length_power))
     return found

@@ -39,9 +39,9 @@ class Memory(NamedTuple):
 
 
 class Products(NamedTuple):
-    """What a step multiplies by: word and state to gates, state to query and merge, and so on."""
+    """`words` (V, 3H) holds every word's part of the gates; the others multiply states and what comes of them."""
 
-    word: Product
+    words: Tensor
     state: Product
     query: Product
     energy: Product
@@ -99,28 +99,36 @@ class AttentionGRU(nn.Module):
         states, _ = self.gru(self.embedding(tokens), state.unsqueeze(0))
         return self.attend(states, memory)[1]
 
-    def step(self, tokens: Tensor, state: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        """One token a caption: tokens (B,), states (B, H) and memory to logits (B, V), states and weights (B, R)."""
+    def step(self, tokens: Tensor, state: Tensor, memory: Memory, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """One token a caption: tokens (N,), states (N, H) and each caption's picture (N,) in a memory of B pictures.
+
+        Gives logits (N, V) and the new states.
+        """
         by = self.products
-        gates = by.word(self.embedding(tokens)).chunk(3, -1)
-        hidden = by.state(state).chunk(3, -1)
-        reset = torch.sigmoid(gates[0] + hidden[0])
-        update = torch.sigmoid(gates[1] + hidden[1])
-        fresh = torch.tanh(gates[2] + reset * hidden[2])
-        state = torch.lerp(fresh, state, update)  # (B, H)
-        weights = by.energy(torch.tanh(by.query(state).unsqueeze(1) + memory.keys)).squeeze(-1).softmax(-1)  # (B, R)
-        context = (weights.unsqueeze(1) @ memory.values).squeeze(1)  # (B, E)
-        return by.output(torch.tanh(by.merge(state) + context)), state, weights
+        state = self.advance(tokens, state)
+        compared = memory.keys[pictures].add_(by.query(state).unsqueeze(1)).tanh_()  # (N, R, A)
+        weights = by.energy(compared.flatten(0, 1)).view(len(tokens), 1, -1).softmax(-1)  # (N, 1, R)
+        context = (weights @ memory.values[pictures]).squeeze(1)  # (N, E)
+        return by.output(by.merge(state).add_(context).tanh_()), state
+
+    def advance(self, tokens: Tensor, state: Tensor) -> Tensor:
+        """States (N, H) after reading the tokens (N,)."""
+        by = self.products
+        gates, hidden = by.words[tokens], by.state(state)
+        reset, update = (gates[:, : -state.shape[1]] + hidden[:, : -state.shape[1]]).sigmoid_().chunk(2, -1)
+        fresh = torch.addcmul(gates[:, -state.shape[1] :], reset, hidden[:, -state.shape[1] :]).tanh_()
+        return torch.lerp(fresh, state, update)
 
     @cached_property
     def products(self) -> "Products":
-        """The products of `step`, their weights packed: from here on the weights must not change."""
+        """What `step` multiplies by, packed: once it has been asked for, the weights must not change."""
         from_word, from_state, word_bias, state_bias = self.gru.all_weights[0]
-        return Products(
-            product(from_word, word_bias),
-            product(from_state, state_bias),
-            product(self.query.weight, self.query.bias),
-            product(self.energy.weight, None),
-            product(self.merge.weight, self.merge.bias),
-            product(self.embedding.weight, self.bias),
-        )
+        with torch.no_grad():
+            return Products(
+                F.linear(self.embedding.weight, from_word, word_bias),
+                product(from_state, state_bias),
+                product(self.query.weight, self.query.bias),
+                product(self.energy.weight, torch.zeros(1)),
+                product(self.merge.weight, self.merge.bias),
+                product(self.embedding.weight, self.bias),
+            )

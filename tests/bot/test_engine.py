@@ -87,10 +87,8 @@ async def test_the_same_wish_gives_the_same_bytes_alone_or_in_company(
     assert len({made.data for made in crowd}) == 6
 
 
-async def test_large_pictures_are_scaled_down(
-    configured: Configured, captioner: Captioner, jpeg: Jpeg, fetching: Fetching
-) -> None:
-    async with Engine(configured("draw.max_side=128"), lambda _: captioner) as engine:
+async def test_large_pictures_are_scaled_down(configured: Configured, jpeg: Jpeg, fetching: Fetching) -> None:
+    async with Engine(configured("draw.max_side=128")) as engine:
         made = await engine.make(fetching(jpeg(1, (600, 300))), Wish())
     assert Image.open(io.BytesIO(made.data)).size == (128, 64)
 

@@ -10,13 +10,14 @@ def model(**changes: float) -> AttentionGRU:
 
 
 def test_steps_give_what_teacher_forcing_gives() -> None:
-    net, grid, tokens = model(), torch.randn(2, 9, 6), torch.randint(30, (2, 7))
-    memory, state = net.look(grid)
-    expected, attention = net(grid, tokens), net.weights(grid, tokens)
-    for t in range(7):
-        logits, state, weights = net.step(tokens[:, t], state, memory)
-        assert torch.allclose(logits, expected[:, t], atol=1e-5)
-        assert torch.allclose(weights, attention[:, t], atol=1e-5)
+    net, grid, tokens = model(), torch.randn(2, 9, 6), torch.randint(30, (3, 7))
+    pictures = torch.tensor([0, 1, 1])
+    with torch.inference_mode():
+        memory, first = net.look(grid)
+        state, expected = first[pictures], net(grid[pictures], tokens)
+        for t in range(7):
+            logits, state = net.step(tokens[:, t], state, memory, pictures)
+            assert torch.allclose(logits, expected[:, t], atol=2e-3)  # weights in half precision
 
 
 def test_attention_is_a_distribution_over_places() -> None:

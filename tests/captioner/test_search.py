@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captioner.captioner import Captioner
-from captioner.search import Hypothesis, Search, conditioned, search, top_k
+from captioner.search import Hypothesis, Lane, Search, conditioned, search, top_k
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,9 @@ def grids(count: int, captioner: Captioner) -> Tensor:
 
 
 def run(captioner: Captioner, grids: Tensor, how: Search, seeds: list[int]) -> list[list[Hypothesis]]:
-    prefix = captioner.tokenizer.prefix("meme", 4)
-    return search(captioner.decoder, captioner.rules, grids, [prefix] * len(grids), how, seeds)
+    prefix = tuple(captioner.tokenizer.prefix("meme", 4))
+    lanes = [Lane(i, prefix, how, seed) for i, seed in enumerate(seeds)]
+    return search(captioner.decoder, captioner.rules, grids, lanes)
 
 
 METHODS = [
@@ -126,15 +127,24 @@ def test_top_k_is_exact(seed: int, k: int, size: int) -> None:
     assert torch.equal(values.gather(1, ids), best)
 
 
+def test_lanes_of_any_kind_run_together_as_alone(captioner: Captioner) -> None:
+    pictures = grids(3, captioner)
+    prefix = tuple(captioner.tokenizer.prefix("meme", 4))
+    favour = torch.linspace(0, 3, len(captioner.tokenizer))
+    hows = [*METHODS, Search("sample", 3, 7, max_boxes=1)]
+    lanes = [Lane(i % 3, prefix, how, i, favour if i % 2 else None) for i, how in enumerate(hows * 2)]
+    together = search(captioner.decoder, captioner.rules, pictures, lanes)
+    assert together == [search(captioner.decoder, captioner.rules, pictures, [lane])[0] for lane in lanes]
+    assert together[::-1] == search(captioner.decoder, captioner.rules, pictures, lanes[::-1])
+
+
 def test_favoured_words_come_up_more_often(captioner: Captioner) -> None:
-    prefix = captioner.tokenizer.prefix("meme", 4)
-    favour = torch.zeros(1, len(captioner.tokenizer))
+    prefix = tuple(captioner.tokenizer.prefix("meme", 4))
+    favour = torch.zeros(len(captioner.tokenizer))
     dog = captioner.tokenizer.encode(["dog"])[0]
-    favour[0, dog] = 6.0
-    with_dog = [
-        search(captioner.decoder, captioner.rules, grids(1, captioner), [prefix], Search("sample", 4, 10), [s], f)
-        for s in range(10)
-        for f in (favour, None)
-    ]
-    counts = [sum(dog in h.ids for h in found[0]) for found in with_dog]
+    favour[dog] = 6.0
+    how = Search("sample", 4, 10)
+    lanes = [Lane(0, prefix, how, seed, f) for seed in range(10) for f in (favour, None)]
+    found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes)
+    counts = [sum(dog in h.ids for h in hypotheses) for hypotheses in found]
     assert sum(counts[::2]) > sum(counts[1::2])
