@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,25 @@ from captioner.images import ImageError, Limits, Picture, to_jpeg
 _BATCH = 8
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0, or 2 with a sentence on stderr for what cannot be done."""
+    options = arguments().parse_args(argv)
+    try:
+        status: int = options.run(options)
+    except (ValueError, OSError, CheckpointError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return status
+
+
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m captioner", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_caption(commands)
     _add_explain(commands)
     _add_train(commands)
     _add_evaluate(commands)
-    options = parser.parse_args(arguments)
-    try:
-        status: int = options.run(options)
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    return status
+    return parser
 
 
 def _add_caption(commands: Any) -> None:

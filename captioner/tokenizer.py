@@ -7,8 +7,10 @@ everything that is no text.
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -17,6 +19,8 @@ STYLES = ("meme", "describe")
 VOTES = 5
 """Buckets of the vote percentile, 0 the least liked fifth; one more token says that the votes are unknown."""
 SPECIALS = [PAD, EOS, SEP, UNK, *(f"<{s}>" for s in STYLES), *(f"<v{i}>" for i in range(VOTES)), "<v?>"]
+_ALPHABET = 160
+"""Characters with a piece of their own; the others are written in bytes."""
 _BYTES = [f"<0x{b:02X}>" for b in range(256)]
 _QUOTES = str.maketrans("‘’‚‛“”„‟´`…–—", "''''\"\"\"\"''.--")
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f]")
@@ -39,8 +43,11 @@ class CaptionTokenizer:
         self.pad, self.eos, self.sep, self.unk = (self._id(s) for s in SPECIALS[:4])
 
     @classmethod
-    def train(cls, texts: Iterable[str], size: int = 8000) -> "CaptionTokenizer":
+    def train(cls, texts: Sequence[str], size: int = 8000) -> "CaptionTokenizer":
         """Learns `size` pieces, the special tokens and the 256 bytes counted in, from normalised texts."""
+        counts = Counter(chain.from_iterable(texts))
+        # Ours to choose: the library breaks ties at its own limit differently from run to run.
+        alphabet = [c for c, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][:_ALPHABET]
         bpe = Tokenizer(models.BPE(unk_token=UNK, byte_fallback=True, fuse_unk=False))
         digits_alone = pre_tokenizers.Split(Regex(r"\d|[^\w\s▁']"), "isolated")
         bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), digits_alone])
@@ -48,7 +55,12 @@ class CaptionTokenizer:
         bpe.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()])
         # The bytes join as ordinary pieces in place of the rarest learnt ones, since the trainer knows nothing of them.
         trainer = trainers.BpeTrainer(
-            vocab_size=size, special_tokens=SPECIALS + _BYTES, limit_alphabet=160, min_frequency=3, show_progress=False
+            vocab_size=size,
+            special_tokens=SPECIALS + _BYTES,
+            initial_alphabet=["▁", *alphabet],
+            limit_alphabet=len(alphabet) + 1,
+            min_frequency=3,
+            show_progress=False,
         )
         bpe.train_from_iterator(texts, trainer)
         plain = [t for t in bpe.get_added_tokens_decoder().values() if t.content in _BYTES]

@@ -115,7 +115,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     samples, dropped = read(sets)
     split = [data.split_of(s) for s in samples]
     texts = [box for s, part in zip(samples, split, strict=True) if part == "train" for box in s.boxes]
-    tokenizer = CaptionTokenizer.train(texts, recipe.vocabulary)
+    tokenizer = _tokenizer(texts, recipe.vocabulary, run / "tokenizer.json")
     checkpoint = _untrained(samples, split, tokenizer, recipe, decoder_name, out.stem)
     corpora = prepare(samples, split, checkpoint, recipe, run)
     history = Trainer(checkpoint, recipe, run).fit(corpora["train"], corpora["dev"])
@@ -349,6 +349,13 @@ def plot(log: list[dict[str, float]], file: Path) -> None:
     right.set(title="dev, bits per character", xlabel="step")
     right.legend()
     figure.savefig(file)
+
+
+def _tokenizer(texts: Sequence[str], size: int, file: Path) -> CaptionTokenizer:
+    """Learnt once a run: weights mean nothing with another."""
+    if not file.exists():
+        file.write_text(CaptionTokenizer.train(texts, size).to_json(), "utf-8")
+    return CaptionTokenizer(file.read_text("utf-8"))
 
 
 def _untrained(

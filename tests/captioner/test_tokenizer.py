@@ -45,6 +45,11 @@ def test_it_survives_its_file(tokenizer: CaptionTokenizer) -> None:
     assert again.encode(TEXTS) == tokenizer.encode(TEXTS)
 
 
+def test_training_is_repeatable_where_rare_characters_tie() -> None:
+    texts = [f"{chr(0x4E00 + i)} common words" for i in range(400)]
+    assert len({CaptionTokenizer.train(texts, 500).to_json() for _ in range(4)}) == 1
+
+
 def test_styles_and_votes_are_tokens(tokenizer: CaptionTokenizer) -> None:
     prefixes = {tuple(tokenizer.prefix(s, v)) for s in ("meme", "describe") for v in (None, 0, 4)}
     assert len(prefixes) == 6

@@ -107,7 +107,7 @@ def test_held_out_captions_are_never_in_a_batch(sets: dict[str, Path]) -> None:
     grids = Features(np.zeros((2, 49, 8), np.float16), {kept[0].picture: range(2)})
     stream = batches([corpus(kept, tokenizer, grids, 2, "meme")], tokenizer, RECIPE, 0)
     seen = set()
-    for _ in range(60):
+    for _ in range(64):  # a whole chunk
         batch = next(stream)
         for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
             ids = tuple(i for i in targets if i >= 0)
