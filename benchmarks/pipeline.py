@@ -45,7 +45,7 @@ def main() -> None:
     figures: dict[str, Any] = {"model": captioner.name, "threads": torch.get_num_threads()}
     figures |= pipeline(captioner, data, options.rounds)
     figures |= batching(captioner, max(3, options.rounds // 10))
-    figures |= start()
+    figures |= start(options.model)
     if options.json:
         print(json.dumps(figures))
         return
@@ -111,11 +111,12 @@ def batching(captioner: Captioner, rounds: int) -> dict[str, Any]:
     }
 
 
-def start() -> dict[str, Any]:
+def start(model: Path | None) -> dict[str, Any]:
     """Seconds from `python -m bot` to the line with the address, and the resident memory then, in MB."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         command = [sys.executable, "-m", "bot", "run", "web.port=0", f"store.path={folder}/bench.db"]
+        command += [f"captioner.model={model}"] if model else []
         bot = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             assert bot.stdout is not None

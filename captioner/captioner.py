@@ -238,8 +238,9 @@ def _how(wish: Wish) -> Search | None:
     if wish.style == "describe" and wish.search == "beam" and wish.n <= _DESCRIBE.width:
         return None
     width = max(_WIDTH, wish.n + _SPARE)
-    boxes, steps = (1, 24) if wish.style == "describe" else (2, 40)
-    return Search(wish.search, width=width, steps=steps, max_boxes=boxes)
+    if wish.style == "describe":
+        return Search(wish.search, width=width, steps=24, max_boxes=1)
+    return Search(wish.search, width=width, least=4)
 
 
 def _seed(pixels: Tensor, seed: int) -> int:

@@ -38,6 +38,8 @@ class Search:
     length_power: float = 0.7
     """log-probabilities are ranked over ((5 + n) / 6) ** length_power (Wu et al. 2016)."""
     max_boxes: int = 2
+    least: int = 1
+    """Tokens before the end: a meme of one word is seldom one."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class _Lanes:
         self.sampled = column([lane.how.method == "sample" for lane in self.lanes])
         self.temperature = column([lane.how.temperature for lane in self.lanes])
         self.max_boxes = column([lane.how.max_boxes for lane in self.lanes])
+        self.least = column([lane.how.least for lane in self.lanes])
         self.steps = column([lane.how.steps for lane in self.lanes])
         self.pictures = column([lane.picture for lane in self.lanes])
         width = torch.tensor([lane.width for lane in self.lanes], device=self.device)
@@ -239,6 +242,7 @@ def _forbid(logits: Tensor, beams: _Beams, active: Tensor, rules: Rules, running
     if t and len(opening):
         logits[opening] += rules.opening
     logits[:, rules.sep].masked_fill_(beams.boxes[active] >= running.max_boxes[active] - 1, _NEVER)
+    logits[:, rules.eos].masked_fill_(running.least[active] > t, _NEVER)
     ending = (running.steps[active] == t + 1).nonzero().flatten()
     if len(ending):
         end = logits[ending, rules.eos]

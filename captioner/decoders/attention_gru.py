@@ -128,7 +128,7 @@ class AttentionGRU(nn.Module):
                 F.linear(self.embedding.weight, from_word, word_bias),
                 product(from_state, state_bias),
                 product(self.query.weight, self.query.bias),
-                product(self.energy.weight, torch.zeros(1)),
+                product(self.energy.weight, self.energy.weight.new_zeros(1)),
                 product(self.merge.weight, self.merge.bias),
                 product(self.embedding.weight, self.bias),
             )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,19 +55,19 @@ def test_other_seeds_give_other_answers(captioner: Captioner) -> None:
     assert len(answers) > 15
 
 
-@given(st.integers(0, 10_000), st.sampled_from(METHODS), st.integers(1, 3))
+@given(st.integers(0, 10_000), st.sampled_from(METHODS), st.integers(1, 3), st.integers(1, 5))
 @settings(max_examples=30, deadline=None)
 def test_captions_are_distinct_finished_and_never_empty_or_unknown(
-    captioner: Captioner, seed: int, how: Search, max_boxes: int
+    captioner: Captioner, seed: int, how: Search, max_boxes: int, least: int
 ) -> None:
-    how = Search(how.method, how.width, how.steps, temperature=how.temperature, max_boxes=max_boxes)
+    how = replace(how, max_boxes=max_boxes, least=least)
     tokenizer = captioner.tokenizer
     for found in run(captioner, grids(2, captioner), how, [seed, seed + 1]):
         assert len({h.ids for h in found}) == len(found) == (1 if how.method == "greedy" else how.width)
         for hypothesis in found:
             assert hypothesis.ids[-1] == tokenizer.eos
             assert not set(hypothesis.ids) & set(tokenizer.forbidden)
-            assert len(hypothesis.ids) <= how.steps
+            assert least < len(hypothesis.ids) <= how.steps
             assert 1 <= hypothesis.ids.count(tokenizer.sep) + 1 <= max_boxes
             boxes = tokenizer.decode(hypothesis.ids)
             assert boxes
