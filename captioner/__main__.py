@@ -66,7 +66,7 @@ def _caption(options: argparse.Namespace) -> int:
         raise ValueError(f"There are no pictures in {', '.join(map(str, options.paths))}.")
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
-    taken: set[Path] = set()
+    taken = {file.resolve() for file in files}  # a meme never overwrites its picture
     for start in tqdm(range(0, len(files), _BATCH), unit="batch", disable=None, file=sys.stderr):
         batch = [_read(captioner, file) for file in files[start : start + _BATCH]]
         made = iter(captioner.caption([(p, wish) for p in batch if isinstance(p, Picture)]))
@@ -128,10 +128,10 @@ def _plain(line: dict[str, Any]) -> str:
 
 
 def _free(folder: Path, stem: str, taken: set[Path]) -> Path:
-    """A name in the folder that no other picture of this run has."""
+    """A name in the folder that no picture and no other meme of this run has."""
     names = (folder / f"{stem}{f'-{i}' if i > 1 else ''}.jpg" for i in range(1, len(taken) + 2))
-    target = next(name for name in names if name not in taken)
-    taken.add(target)
+    target = next(name for name in names if name.resolve() not in taken)
+    taken.add(target.resolve())
     return target
 
 

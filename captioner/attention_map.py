@@ -47,7 +47,7 @@ def _words(pieces: Sequence[str], weights: np.ndarray) -> list[tuple[str, np.nda
 def _lit(image: Image.Image, weight: np.ndarray) -> Image.Image:
     side = math.isqrt(len(weight))
     heat = weight[: side * side].reshape(side, side)
-    heat = heat / max(float(heat.max()), 1e-9)
+    heat = (heat - heat.min()) / max(float(heat.max() - heat.min()), 1e-9)
     mask = Image.fromarray((heat * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
-    dark = Image.blend(image, Image.new("RGB", image.size), 0.72)
+    dark = Image.blend(image, Image.new("RGB", image.size), 0.8)
     return Image.composite(image, dark, mask)

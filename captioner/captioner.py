@@ -123,7 +123,9 @@ class Captioner:
 
     @torch.inference_mode()
     def caption(self, jobs: Sequence[tuple[Picture, Wish]]) -> list[Captioned]:
-        """Captions all jobs together; each gets what it would get alone."""
+        """Captions all jobs together; on a CPU each gets what it would get alone, to the last bit."""
+        if not jobs:
+            return []
         pixels = [self.encoder.pixels([picture.image]) for picture, _ in jobs]
         seeds = [_seed(p, wish.seed) for p, (_, wish) in zip(pixels, jobs, strict=True)]
         return self.decode(self.encode(pixels), [wish for _, wish in jobs], seeds)
@@ -148,9 +150,9 @@ class Captioner:
         for attempt in range(_TRIES):
             for lane, hypotheses in zip(lanes, search(self.decoder, self.rules, grids, lanes), strict=True):
                 if lane.how is _DESCRIBE:
-                    self._add(described[lane.picture], hypotheses, copies=True)
+                    self._add(described[lane.picture], hypotheses, "describe")
                 else:
-                    self._add(written[lane.picture], hypotheses, copies=wishes[lane.picture].style == "describe")
+                    self._add(written[lane.picture], hypotheses, wishes[lane.picture].style)
             short = [i for i, w in enumerate(wishes) if w.search == "sample" and len(written[i]) < w.n]
             lanes = [lane for i in short for lane in self._caption(i, wishes[i], seeds[i] + attempt + 1)]
             if not lanes:
@@ -185,14 +187,14 @@ class Captioner:
         prefix = self.tokenizer.prefix(wish.style, self._vote(wish.style))
         return [Lane(picture, tuple(prefix), how, seed, self._favour(wish.context))]
 
-    def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], *, copies: bool) -> None:
-        """Appends what may be said: not blocked, not said already, and unless allowed no copy of a training caption."""
+    def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], style: Style) -> None:
+        """Appends what may be said: not blocked, not said already, and no meme that copies a training caption."""
         said = {_letters(c.boxes) for c in captions}
         for caption in self._captions(hypotheses):
             letters = _letters(caption.boxes)
-            if not letters or letters in said or block.shipped().blocks(caption.boxes):
+            if not letters or letters in said or block.shipped().blocks(caption.boxes, style):
                 continue
-            if not copies and self.is_copy(caption.boxes):
+            if style == "meme" and self.is_copy(caption.boxes):
                 continue
             said.add(letters)
             captions.append(caption)
@@ -209,10 +211,13 @@ class Captioner:
     def _favour(self, context: str) -> Tensor | None:
         """What the words that were posted with a picture add to the logits (V,); None if there are none."""
         words = set(re.findall(r"[^\W\d_]{4,}", normalise(context)))
-        if not words:
+        pieces = [self.tokenizer.encode([word])[:-1] for word in words]
+        # Of a word in several pieces, the first begins too many others.
+        whole = [ids[0] for ids in pieces if len(ids) == 1]
+        if not whole:
             return None
         favour = torch.zeros(len(self.tokenizer), device=self.device)
-        favour[[self.tokenizer.encode([word])[0] for word in words]] = _CONTEXT
+        favour[whole] = _CONTEXT
         return favour
 
     @staticmethod
@@ -221,7 +226,7 @@ class Captioner:
 
 
 _CONTEXT = 2.5
-"""Added to the logits of a context word's first piece: enough to be taken up, too little to be stuttered."""
+"""Added to the logits of a context word: enough to be taken up, too little to be stuttered."""
 
 
 def shipped() -> Path:
@@ -245,9 +250,7 @@ def _how(wish: Wish) -> Search | None:
 
 def _seed(pixels: Tensor, seed: int) -> int:
     """The picture joins the seed, so that one seed does not make the same joke of every picture."""
-    digest = hashlib.blake2b(
-        pixels.cpu().numpy().tobytes(), digest_size=8, key=seed.to_bytes(16, "little", signed=True)
-    )
+    digest = hashlib.blake2b(pixels.cpu().numpy().tobytes(), digest_size=8, key=(seed % 2**127).to_bytes(16, "little"))
     return int.from_bytes(digest.digest(), "little") >> 2
 
 

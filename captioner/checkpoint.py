@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from captioner.decoders import DECODERS, AttentionGRU
-from captioner.encoders import DEFAULT, Reduction
+from captioner.encoders import DEFAULT, Reduction, is_known
 from captioner.tokenizer import CaptionTokenizer
 
 FORMAT = "quipbot-1"
@@ -77,6 +77,8 @@ class Checkpoint:
 
     @classmethod
     def _from(cls, about: dict[str, str], tensors: dict[str, Tensor]) -> "Checkpoint":
+        if not is_known(about["encoder"]):
+            raise ValueError(f"there is no encoder {about['encoder']}")
         decoder = DECODERS[about["decoder"]](json.loads(about["config"]))
         decoder.load_state_dict(_under("decoder.", tensors))
         reduction = Reduction(*tensors["reduction.basis"].shape)

@@ -70,7 +70,7 @@ def build(name: str = DEFAULT, weights: Path | None = None) -> Encoder:
     """
     if name == DEFAULT:
         return _lite0(weights)
-    if name not in torchvision.models.list_models(torchvision.models):
+    if not is_known(name):
         raise ValueError(f"There is no picture network called {name}.")
     meta = torchvision.models.get_model_weights(name).DEFAULT
     # These two warn about a slow initialisation, which a local file makes needless.
@@ -82,6 +82,10 @@ def build(name: str = DEFAULT, weights: Path | None = None) -> Encoder:
     size = transforms.crop_size[0]
     body = create_feature_extractor(net.eval(), {_last_grid(net, size): "grid"}, suppress_diff_warning=True)
     return Encoder(name, body, size, transforms.mean, transforms.std)
+
+
+def is_known(name: str) -> bool:
+    return name == DEFAULT or name in torchvision.models.list_models(torchvision.models)
 
 
 def efficientnet_lite0() -> EfficientNet:

@@ -100,7 +100,7 @@ def descriptions(captioner: Captioner, samples: Sequence[Sample], grids: dict[Pa
         **{f"bleu{n}": score for n, score in enumerate(bleu, 1)},
         "rouge_l": metrics.rouge_l(candidates, refs),
         "cider_d": metrics.cider_d(candidates, refs),
-        "ms_per_picture": 1000 * spent / len(pictures),
+        "ms_per_picture": 1000 * spent / len(pictures),  # decoding only; memes overwrite it with theirs
     }
 
 

@@ -39,7 +39,8 @@ def features(
 ) -> Features:
     """Reduced features of `count` views of every picture, from the folder where they were computed before."""
     rows = {picture: range(i * count, (i + 1) * count) for i, picture in enumerate(pictures)}
-    facts = [encoder.name, count, template, float(reduction.basis.double().sum()), [p.name for p in pictures]]
+    files = [(p.name, p.stat().st_size) for p in pictures]
+    facts = [encoder.name, count, template, float(reduction.basis.double().sum()), files]
     file = folder / f"{hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()}.npy"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 
-_LEET = str.maketrans("0134578@$!|€£", "oieastbasiiel")
+_LEET = str.maketrans("01345789@$!|€£", "oieastbgasiiel")
+_CONFUSABLE = str.maketrans("аеорсухіѕјԁɡɑıʟνԛ", "aeopcyxisjdgailvq")
 _WORD = re.compile(r"[\w'@$!|€£*/-]+")
 _SPACED = re.compile(r"\b(?:\w[\s._*-]+){2,}\w\b")
 _RUNS = re.compile(r"(.)\1{2,}")
+_ANYWHERE, _GROUP = "anywhere", "group"
 
 
 class BlockList:
@@ -17,22 +19,30 @@ class BlockList:
 
     def __init__(self, text: str) -> None:
         """Reads the format of `data/blocklist.txt`: ``[reason]`` headings, entries below, ``*`` for any letters."""
+        sections = _sections(text)
+        self._anywhere = sections.pop(_ANYWHERE, [])
         self._patterns: list[tuple[str, re.Pattern[str]]] = []
-        for reason, entries in _sections(text).items():
+        for reason, entries in sections.items():
             words = "|".join(re.escape(entry).replace(r"\*", r"\w*") for entry in entries)
             self._patterns.append((reason, re.compile(rf"(?<![\w'])(?:{words})(?![\w])")))
 
-    def reason(self, text: str) -> str | None:
-        """Why a text is blocked, or None. Case, accents, look-alikes, spacing and stretched letters are undone."""
+    def reason(self, text: str, style: str = "meme") -> str | None:
+        """Why a text is blocked, or None. Case, accents, look-alikes, spacing and stretched letters are undone.
+
+        A description may name a group of people; a joke about one is not made.
+        """
         for variant in _variants(text):
             for reason, pattern in self._patterns:
-                if pattern.search(variant):
+                if (reason != _GROUP or style == "meme") and pattern.search(variant):
                     return reason
+            letters = re.sub(r"[\W_]+", "", variant)
+            if any(entry in letters for entry in self._anywhere):
+                return "slur"
         return None
 
-    def blocks(self, boxes: Sequence[str]) -> bool:
+    def blocks(self, boxes: Sequence[str], style: str = "meme") -> bool:
         """Whether any box, or their words read on from box to box, is blocked."""
-        return self.reason(" ".join(boxes)) is not None
+        return self.reason(" ".join(boxes), style) is not None
 
 
 @lru_cache(maxsize=1)
@@ -54,7 +64,8 @@ def _sections(text: str) -> dict[str, list[str]]:
 
 
 def _variants(text: str) -> list[str]:
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+    folded = unicodedata.normalize("NFKD", text.lower()).translate(_CONFUSABLE)
+    plain = "".join(c for c in folded if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
     joined = _SPACED.sub(lambda m: re.sub(r"[\W_]+", "", m.group()), plain)
     found = [plain, joined]
     for variant in (plain, joined):

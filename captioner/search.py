@@ -241,7 +241,9 @@ def _forbid(logits: Tensor, beams: _Beams, active: Tensor, rules: Rules, running
     opening = (beams.last[active] == rules.sep).nonzero().flatten()
     if t and len(opening):
         logits[opening] += rules.opening
-    logits[:, rules.sep].masked_fill_(beams.boxes[active] >= running.max_boxes[active] - 1, _NEVER)
+    full = beams.boxes[active] >= running.max_boxes[active] - 1
+    # Nor a box that there is no step left to fill.
+    logits[:, rules.sep].masked_fill_(full | (running.steps[active] <= t + 2), _NEVER)
     logits[:, rules.eos].masked_fill_(running.least[active] > t, _NEVER)
     ending = (running.steps[active] == t + 1).nonzero().flatten()
     if len(ending):

@@ -39,7 +39,10 @@ class CaptionTokenizer:
 
     def __init__(self, serialised: str) -> None:
         self._serialised = serialised
-        self._tokenizer = Tokenizer.from_str(serialised)
+        try:
+            self._tokenizer = Tokenizer.from_str(serialised)
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"the tokenizer cannot be read: {error}") from error
         self.pad, self.eos, self.sep, self.unk = (self._id(s) for s in SPECIALS[:4])
 
     @classmethod

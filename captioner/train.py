@@ -23,7 +23,7 @@ from captioner import data
 from captioner.checkpoint import Checkpoint
 from captioner.data.samples import Sample
 from captioner.decoders import DECODERS, AttentionGRU
-from captioner.encoders import build
+from captioner.encoders import DEFAULT, build
 from captioner.features import Features, features, fit_reduction
 from captioner.tokenizer import VOTES, CaptionTokenizer
 
@@ -33,6 +33,7 @@ class Recipe:
     """What `key=value` on the command line may change."""
 
     seed: int = 1
+    encoder: str = DEFAULT
     steps: int = 5600
     batch: int = 128
     rate: float = 1.5e-3
@@ -123,7 +124,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
         "data": {name: sum(1 for s in samples if folder in s.picture.parents) for name, folder in sets.items()},
         "dropped": {name: dict(counts) for name, counts in dropped.items()},
         "recipe": asdict(recipe),
-        "figures": history[-1] if history else {},
+        "figures": min(history, key=_total),
     }
     checkpoint.save(out)
     plot(history, run / "training.png")
@@ -212,9 +213,8 @@ class Trainer:
             if members.samples:
                 row |= {f"{members.style}_{k}": v for k, v in likelihood(self.checkpoint, members).items()}
         self.model.load_state_dict(current)
-        total = sum(v for k, v in row.items() if k.endswith("bits_per_char"))
-        if total <= self.progress.best:
-            self.progress.best = total
+        if _total(row) <= self.progress.best:
+            self.progress.best = _total(row)
             self.best = {k: v.clone() for k, v in self.average.items()}
         self.progress.log.append(row)
         _write_log(self.run / "log.csv", self.progress.log)
@@ -322,7 +322,7 @@ def likelihood(checkpoint: Checkpoint, corpus: Corpus, limit: int = 2000, batch:
     Characters are those of the normalised text, one for every separator and one for the end.
     """
     model = checkpoint.decoder.eval()
-    step = max(1, len(corpus.samples) // limit)
+    step = max(1, math.ceil(len(corpus.samples) / limit))
     order = sorted(range(0, len(corpus.samples), step), key=lambda i: len(corpus.ids[i]))
     nats, tokens, characters = 0.0, 0, 0
     for start in range(0, len(order), batch):
@@ -366,7 +366,7 @@ def _untrained(
     decoder_name: str,
     name: str,
 ) -> Checkpoint:
-    encoder = build()
+    encoder = build(recipe.encoder)
     photographs = sorted({s.picture for s in samples if s.style == "describe"})
     templates = sorted({s.picture for s in samples if s.style == "meme"})
     # Templates are few, so they count twice.
@@ -374,7 +374,13 @@ def _untrained(
     config = {k: getattr(recipe, k) for k in ("features", "embedding", "units", "attention", "dropout")}
     decoder = DECODERS[decoder_name](config | {"vocabulary": len(tokenizer)})
     seen = {data.fingerprint(s.text) for s, part in zip(samples, split, strict=True) if part == "train"}
-    return Checkpoint(decoder, reduction, tokenizer, name, decoder_name, fingerprints=np.array(sorted(seen), np.uint32))
+    fingerprints = np.array(sorted(seen), np.uint32)
+    return Checkpoint(decoder, reduction, tokenizer, name, decoder_name, recipe.encoder, fingerprints)
+
+
+def _total(row: dict[str, float]) -> float:
+    """What the best check is chosen by: bits per character of all styles."""
+    return sum(v for k, v in row.items() if k.endswith("bits_per_char"))
 
 
 def _write_log(file: Path, log: list[dict[str, float]]) -> None:

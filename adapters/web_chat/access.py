@@ -92,7 +92,7 @@ class Guard:
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
             return True
-        return hmac.compare_digest(request.cookies.get(SESSION, "").encode(), self._session().encode())
+        return hmac.compare_digest(_bytes(request.cookies.get(SESSION, "")), self._session().encode())
 
     def _invite(self, request: web.Request) -> web.StreamResponse:
         """The page of somebody without a session: a form, or a session for a link with the token in it."""
@@ -108,7 +108,7 @@ class Guard:
         return response
 
     def _is_token(self, offered: str) -> bool:
-        return self._token is not None and hmac.compare_digest(offered.encode(), self._token)
+        return self._token is not None and hmac.compare_digest(_bytes(offered), self._token)
 
     def _session(self) -> str:
         """What the cookie holds: it proves that the token was known, outlives restarts, and is not the token."""
@@ -127,3 +127,8 @@ def _origin_is_ours(request: web.Request) -> bool:
 def _login_page(*, wrong: bool) -> web.Response:
     text = _LOGIN.replace("<!-- problem -->", _WRONG if wrong else "")
     return web.Response(status=403, text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
+
+
+def _bytes(header: str) -> bytes:
+    """A header as it came: what is no UTF-8 arrives as surrogates."""
+    return header.encode("utf-8", "surrogateescape")

@@ -34,11 +34,13 @@ class Feed:
         response = web.StreamResponse(headers=_HEADERS)
         async with aclosing(service.changes(platform, chat)) as changes:
             self._open.add(changes)
-            with suppress(ConnectionError):  # the window was closed
-                await response.prepare(request)
-                await response.write(_HELLO)
-                await _tell(response, service, changes, voter.known(request))
-            self._open.discard(changes)
+            try:
+                with suppress(ConnectionError):  # the window was closed
+                    await response.prepare(request)
+                    await response.write(_HELLO)
+                    await _tell(response, service, changes, voter.known(request))
+            finally:
+                self._open.discard(changes)
         return response
 
     async def close(self) -> None:

@@ -48,8 +48,8 @@ def cleaned(samples: Iterable[Sample], dropped: Counter[str]) -> Iterator[Sample
     for sample in samples:
         boxes = tuple(filter(None, map(normalise, sample.boxes)))
         sample = replace(sample, boxes=boxes)
-        reason = why_dropped(boxes)
-        key = (sample.template or sample.picture.name, _letters(sample.text))
+        reason = why_dropped(boxes, sample.style)
+        key = (sample.template or sample.picture.name, _words(sample.text))
         if reason is None and key in seen:
             reason = "duplicate"
         if reason is not None:
@@ -59,10 +59,10 @@ def cleaned(samples: Iterable[Sample], dropped: Counter[str]) -> Iterator[Sample
         yield sample
 
 
-def why_dropped(boxes: tuple[str, ...]) -> str | None:
+def why_dropped(boxes: tuple[str, ...], style: str = "meme") -> str | None:
     """The reason why normalised boxes are no training text, or None."""
     text = " ".join(boxes)
-    if not _letters(text):
+    if not _words(text):
         return "empty"
     if len(text) > MAX_CHARACTERS or len(boxes) > MAX_BOXES:
         return "over-long"
@@ -72,21 +72,21 @@ def why_dropped(boxes: tuple[str, ...]) -> str | None:
         return "begging for votes"
     if _STUTTER.search(text):
         return "stutter"
-    return block.shipped().reason(text)
+    return block.shipped().reason(text, style)
 
 
 def split_of(sample: Sample) -> str:
     """The sample's split: the data set's own, else `dev` for a fiftieth of the texts, whatever picture they are on."""
     if sample.split:
         return sample.split
-    digest = hashlib.blake2b(_letters(sample.text).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(_words(sample.text).encode(), digest_size=8).digest()
     return "dev" if int.from_bytes(digest) / 2**64 < DEV_SHARE else "train"
 
 
 def fingerprint(text: str) -> int:
     """32 bits of a caption, case, spacing and punctuation aside: to refuse copies of training captions."""
-    return int.from_bytes(hashlib.blake2b(_letters(text).encode(), digest_size=4).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(_words(text).encode(), digest_size=4).digest(), "little")
 
 
-def _letters(text: str) -> str:
+def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", normalise(text).replace("'", "")))

@@ -1,4 +1,4 @@
-"""Decoders, one file a model; each is built from its config and offers `Decoder`'s few methods."""
+"""Decoders, one file a model, each built from its config."""
 
 from collections.abc import Callable
 from typing import Any

@@ -34,9 +34,6 @@ class Memory(NamedTuple):
     keys: Tensor
     values: Tensor
 
-    def select(self, rows: Tensor) -> "Memory":
-        return Memory(self.keys[rows], self.values[rows])
-
 
 class Products(NamedTuple):
     """`words` (V, 3H) holds every word's part of the gates; the others multiply states and what comes of them."""

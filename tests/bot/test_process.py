@@ -126,7 +126,7 @@ async def test_kill_loses_nothing_that_was_answered(bot: Bot, jpeg: Jpeg) -> Non
 async def failing(bot: Bot, *words: str, **environ: str) -> tuple[int | None, str]:
     await bot.spawn(*words, **environ)
     status, out, err = await bot.ended()
-    assert "Ready" not in out
+    assert "ready" not in out
     assert "Traceback" not in err
     return status, err
 

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captioner import filter as block
 from captioner.captioner import Captioner, ModelError, Wish
 from captioner.data import fingerprint
+from captioner.filter import BlockList
 from captioner.images import Picture, to_jpeg
 
 
@@ -82,3 +84,37 @@ def test_explaining_gives_a_png(captioner: Captioner) -> None:
 def test_a_device_that_is_not_there_is_named(tiny_model: Path) -> None:
     with pytest.raises(ModelError, match="tpu"):
         Captioner.load(tiny_model, device="tpu")
+
+
+def test_what_is_blocked_is_not_served(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = (picture(captioner, 9), Wish(seed=3, n=2))
+    first = captioner.caption([job])[0].captions[0]
+    word = max(" ".join(first.boxes).split(), key=len)
+    monkeypatch.setattr(block, "shipped", lambda: BlockList(f"[slur]\n{word}\n"))
+    again = captioner.caption([job])[0]
+    assert len(again.captions) == 2
+    assert not any(word in " ".join(c.boxes).split() for c in again.captions)
+    assert word not in again.description.split()
+
+
+def test_words_posted_with_the_picture_are_taken_up(captioner: Captioner) -> None:
+    jobs = [(picture(captioner, s), Wish(seed=s, n=6, context=c)) for s in range(8) for c in ("the picture", "")]
+    made = [" ".join(" ".join(c.boxes) for c in m.captions).split() for m in captioner.caption(jobs)]
+    assert sum(m.count("picture") for m in made[::2]) > 2 * sum(m.count("picture") for m in made[1::2])
+
+
+def test_explored_memes_stay_in_the_order_they_were_drawn(captioner: Captioner) -> None:
+    made = captioner.caption([(picture(captioner, s), Wish(seed=s, n=6, explore=True)) for s in range(8)])
+    scores = [[c.score for c in m.captions] for m in made]
+    assert any(order != sorted(order, reverse=True) for order in scores)
+    again = captioner.caption([(picture(captioner, s), Wish(seed=s, n=2, explore=True)) for s in range(8)])
+    assert [m.captions[0] for m in again] != [max(m.captions, key=lambda c: c.score) for m in made]
+
+
+def test_nothing_asked_is_nothing_answered(captioner: Captioner) -> None:
+    assert captioner.caption([]) == []
+
+
+@pytest.mark.parametrize("seed", [-1, 0, 2**63 - 1, 10**40])
+def test_any_whole_number_is_a_seed(captioner: Captioner, seed: int) -> None:
+    assert captioner.caption([(picture(captioner, 1), Wish(seed=seed))])[0].seed == seed

@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from captioner.checkpoint import Checkpoint, CheckpointError
 
@@ -20,15 +22,17 @@ def test_a_checkpoint_survives_its_file(tiny_model: Path, tmp_path: Path) -> Non
     assert [p.name for p in (tmp_path / "deeper").iterdir()] == ["again.safetensors"]
 
 
-@pytest.mark.parametrize("damage", ["missing", "folder", "empty", "text", "truncated", "other"])
+@pytest.mark.parametrize("damage", ["missing", "folder", "empty", "text", "truncated", "other", "tokenizer", "encoder"])
 def test_what_cannot_be_read_is_said_in_a_sentence(tiny_model: Path, tmp_path: Path, damage: str) -> None:
     file = tmp_path / "model.safetensors"
     whole = tiny_model.read_bytes()
-    if damage == "folder":
+    if damage in ("tokenizer", "encoder"):
+        with safe_open(tiny_model, "pt") as opened:
+            tensors, about = {k: opened.get_tensor(k) for k in opened.keys()}, opened.metadata()  # noqa: SIM118
+        save_file(tensors, file, about | {damage: "nonsense"})
+    elif damage == "folder":
         file.mkdir()
     elif damage == "other":
-        from safetensors.torch import save_file
-
         save_file({"x": torch.zeros(1)}, file)
     elif damage != "missing":
         file.write_bytes({"empty": b"", "text": b"hello" * 99, "truncated": whole[: len(whole) // 2]}[damage])

@@ -86,3 +86,17 @@ def test_mistakes_are_said_in_a_sentence(
     said = capsys.readouterr().err
     assert word in said
     assert "Traceback" not in said
+
+
+def test_a_file_that_is_no_picture_gets_its_line_alone_as_well(
+    folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", str(folder / "b.jpg"), "--json", "--model", str(tiny_model)]) == 0
+    assert json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_meme_never_overwrites_its_picture(folder: Path, tiny_model: Path) -> None:
+    before = (folder / "a.jpg").read_bytes()
+    assert main(["caption", str(folder / "a.jpg"), "-o", str(folder), "--model", str(tiny_model)]) == 0
+    assert (folder / "a.jpg").read_bytes() == before
+    assert (folder / "a-2.jpg").exists()

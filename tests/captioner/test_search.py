@@ -13,7 +13,11 @@ from captioner.search import Hypothesis, Lane, Search, conditioned, search, top_
 
 @pytest.fixture(scope="module")
 def captioner(tiny_model: Path) -> Captioner:
-    return Captioner.load(tiny_model, device="cpu", threads=1)
+    loaded = Captioner.load(tiny_model, device="cpu", threads=1)
+    with torch.no_grad():
+        for parameter in loaded.decoder.parameters():
+            parameter.mul_(4)  # livelier than random weights are; a power of two stays exact in half precision
+    return loaded
 
 
 def grids(count: int, captioner: Captioner) -> Tensor:
@@ -83,8 +87,6 @@ def test_no_beam_reads_anothers_state(captioner: Captioner, how: Search) -> None
     prefix = captioner.tokenizer.prefix("meme", 4)
     for picture, found in zip(pictures, run(captioner, pictures, how, [1, 2, 3]), strict=True):
         for hypothesis in found:
-            if len(hypothesis.ids) == how.steps:
-                continue  # the last step could only end
             tokens = torch.tensor([prefix + list(hypothesis.ids[:-1])])
             with torch.inference_mode():
                 logits = captioner.decoder(picture[None], tokens)[0, 1:]
@@ -94,7 +96,9 @@ def test_no_beam_reads_anothers_state(captioner: Captioner, how: Search) -> None
             logits[1:][before == captioner.tokenizer.sep] += captioner.rules.opening
             full = torch.cumsum(before == captioner.tokenizer.sep, 0) >= how.max_boxes - 1
             logits[1:, captioner.tokenizer.sep][full] = -1e9
-            expected = logits.log_softmax(-1).gather(1, torch.tensor(hypothesis.ids)[:, None]).sum()
+            logits[how.steps - 2 :, captioner.tokenizer.sep] = -1e9  # no step would be left to fill the box
+            each = logits.log_softmax(-1).gather(1, torch.tensor(hypothesis.ids)[:, None])
+            expected = each[: how.steps - 1].sum()  # an end that the last step forces costs nothing
             # Repeated trigrams are forbidden as well, which can only take probability from others.
             assert hypothesis.logprob == pytest.approx(float(expected), abs=0.05)
 
@@ -149,3 +153,17 @@ def test_favoured_words_come_up_more_often(captioner: Captioner) -> None:
     found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes)
     counts = [sum(dog in h.ids for h in hypotheses) for hypotheses in found]
     assert sum(counts[::2]) > sum(counts[1::2])
+
+
+def test_a_separator_is_never_the_last_word(captioner: Captioner) -> None:
+    """Where it could be, no step would be left to fill the box, and the caption could not end."""
+    favour = torch.zeros(len(captioner.tokenizer))
+    favour[captioner.tokenizer.sep] = 12.0
+    prefix = tuple(captioner.tokenizer.prefix("meme", 4))
+    for method in ("sample", "beam", "greedy"):
+        how = Search(method, 4, steps=6, max_boxes=4, least=5)
+        lanes = [Lane(0, prefix, how, seed, favour) for seed in range(20)]
+        for found in search(captioner.decoder, captioner.rules, grids(1, captioner), lanes):
+            assert found
+            assert {h.ids[-1] for h in found} == {captioner.tokenizer.eos}
+            assert all(h.ids[-2] != captioner.tokenizer.sep for h in found)
