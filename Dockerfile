@@ -9,10 +9,7 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY bot bot
 COPY captioner captioner
 COPY adapters adapters
-# Versions of a CPU build carry a suffix that the tested pins of torch do not match.
-RUN if [ -n "$TORCH_INDEX" ]; then pip install --index-url "$TORCH_INDEX" torch torchvision \
-      && sed -i '/^torch\(vision\)\?==/d;/^nvidia-/d;/^triton==/d' constraints.txt; fi \
-    && pip install -c constraints.txt .
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} .
 
 FROM python:3.11-slim
 RUN apt-get update \
@@ -26,6 +23,8 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
 USER quipbot
 WORKDIR /data
 VOLUME /data
+# The page is served on loopback. With --network host (as compose.yaml does) that is the host's; to publish the port
+# instead, give -e WEB_TOKEN=… and the arguments: run web.host=0.0.0.0 store.path=/data/quipbot.db
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=90s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]

@@ -141,7 +141,8 @@ class _Lanes:
 def search(decoder: AttentionGRU, rules: Rules, grids: Tensor, lanes: Sequence[Lane]) -> list[list[Hypothesis]]:
     """Runs all lanes over the grids (B, R, D) together: for each its distinct hypotheses, in the order drawn.
 
-    What a lane gets depends on nothing but itself and its picture: not on what else is in the batch.
+    What a lane gets depends on nothing but itself and its picture, not on what else is in the batch: on a CPU with
+    FBGEMM to the last bit, elsewhere as far as matrix products of other sizes round alike.
     """
     memory, first = _look(decoder, grids)
     running = _Lanes(lanes, grids.device)
