@@ -32,9 +32,9 @@ from captioner.tokenizer import VOTES, normalise
 Style = Literal["meme", "describe"]
 ModelError = CheckpointError
 
-_DESCRIBE = Search("beam", width=3, steps=24, max_boxes=1)
-_WIDTH = 6
-_SPARE = 2
+_DESCRIBE = Search("beam", width=2, steps=24, max_boxes=1, early=True)
+_WIDTH = 4
+_SPARE = 1
 """Hypotheses beyond what is asked for: some may not be said."""
 _TRIES = 3
 
@@ -240,7 +240,7 @@ def shipped() -> Path:
 
 def _how(wish: Wish) -> Search | None:
     """The search that fulfils a wish; None where the description already does."""
-    if wish.style == "describe" and wish.search == "beam" and wish.n <= _DESCRIBE.width:
+    if wish.style == "describe" and wish.search == "beam" and wish.n == 1:
         return None
     width = max(_WIDTH, wish.n + _SPARE)
     if wish.style == "describe":

@@ -55,6 +55,7 @@ class Checkpoint:
         part = file.with_name(file.name + ".part")
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part, about)
+        part.chmod(0o644)  # the library makes it unreadable for others, such as a container's user
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(file)

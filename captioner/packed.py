@@ -1,7 +1,7 @@
 """Matrix products for decoding: few rows against large weights, hundreds of times a caption.
 
-What they cost is reading the weights from memory. On a CPU with FBGEMM they are kept in half precision, as they lie in
-the checkpoint, and multiplied in single precision: half the bytes, the same numbers.
+On a CPU with oneDNN the weights are brought into its order once instead of at every call, which halves the time of a
+few rows; and a row's result does not depend on how many rows come with it, to the last bit.
 """
 
 from collections.abc import Callable
@@ -12,18 +12,16 @@ from torch import Tensor
 
 Product = Callable[[Tensor], Tensor]
 
-ROWS = 6
-"""FBGEMM multiplies blocks of so many rows; a multiple of it gives every row the same bits whatever comes with it."""
-
 
 def product(weight: Tensor, bias: Tensor) -> Product:
     """x (N, I) to x @ weight.T + bias (N, O), for weights (O, I) that do not change any more."""
-    if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return lambda x: F.linear(x, weight, bias)
-    packed = torch.ops.quantized.linear_prepack_fp16(weight.detach(), bias.detach())
+    bias = bias.detach()
+    ordered = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), 8)
 
     def multiply(x: Tensor) -> Tensor:
-        made: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(x, ordered, bias, "none", [], "")
         return made
 
     return multiply

@@ -16,8 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from captioner.decoders import AttentionGRU, Memory
-from captioner.packed import ROWS
+from captioner.decoders import AttentionGRU, Memory, Run
 from captioner.tokenizer import CaptionTokenizer
 
 Method = Literal["sample", "beam", "greedy"]
@@ -31,13 +30,15 @@ class Search:
     """How to search for one caption's hypotheses."""
 
     method: Method = "sample"
-    width: int = 6
+    width: int = 5
     """Beams, and so hypotheses; greedy has one."""
     steps: int = 40
-    temperature: float = 0.9
+    temperature: float = 0.75
     length_power: float = 0.7
     """log-probabilities are ranked over ((5 + n) / 6) ** length_power (Wu et al. 2016)."""
     max_boxes: int = 2
+    early: bool = False
+    """Whether a beam search ends with its best hypothesis, before the others have ended."""
     least: int = 1
     """Tokens before the end: a meme of one word is seldom one."""
 
@@ -122,7 +123,9 @@ class _Lanes:
         self.sampled = column([lane.how.method == "sample" for lane in self.lanes])
         self.temperature = column([lane.how.temperature for lane in self.lanes])
         self.max_boxes = column([lane.how.max_boxes for lane in self.lanes])
+        self.early = column([lane.how.early and lane.how.method != "sample" for lane in self.lanes])
         self.least = column([lane.how.least for lane in self.lanes])
+        self.length_power = column([lane.how.length_power for lane in self.lanes])
         self.steps = column([lane.how.steps for lane in self.lanes])
         self.pictures = column([lane.picture for lane in self.lanes])
         width = torch.tensor([lane.width for lane in self.lanes], device=self.device)
@@ -142,7 +145,7 @@ def search(decoder: AttentionGRU, rules: Rules, grids: Tensor, lanes: Sequence[L
     """Runs all lanes over the grids (B, R, D) together: for each its distinct hypotheses, in the order drawn.
 
     What a lane gets depends on nothing but itself and its picture, not on what else is in the batch: on a CPU with
-    FBGEMM to the last bit, elsewhere as far as matrix products of other sizes round alike.
+    oneDNN to the last bit, elsewhere as far as matrix products of other sizes round alike.
     """
     memory, first = _look(decoder, grids)
     running = _Lanes(lanes, grids.device)
@@ -154,7 +157,7 @@ def search(decoder: AttentionGRU, rules: Rules, grids: Tensor, lanes: Sequence[L
         beams = _expand(beams, children, running, t)
         beams.boxes = beams.boxes + (beams.last == rules.sep)
         beams.done = beams.done | (beams.last == rules.eos) | running.unused.flatten()
-        finished = beams.done.view(-1, running.slots).all(1)
+        finished = beams.done.view(-1, running.slots).all(1) | _decided(beams, running)
         if not finished.any():
             continue
         for place in finished.nonzero().flatten().tolist():
@@ -180,24 +183,29 @@ def _noise(lanes: Sequence[Lane], slots: int, device: torch.device) -> Tensor:
 
 
 def _look(decoder: AttentionGRU, grids: Tensor) -> tuple[Memory, Tensor]:
-    """Memory of all pictures and their first states (B, H); one by one, for the same bits in any batch."""
-    looked = [decoder.look(grid.unsqueeze(0)) for grid in grids]
-    memory = Memory(torch.cat([m.keys for m, _ in looked]), torch.cat([m.values for m, _ in looked]))
-    return memory, torch.cat([state for _, state in looked])
+    """Memory of all pictures and their first states (B, H)."""
+    by = decoder.products
+    places = grids.flatten(0, 1)
+    memory = Memory(*(part(places).view(*grids.shape[:2], -1) for part in (by.key, by.value)))
+    return memory, by.first(grids.mean(1)).tanh_()
 
 
-def _whole_blocks(rows: Tensor) -> Tensor:
-    """Rows (A,), the first of them repeated until they fill whole blocks of the matrix products."""
-    missing = -len(rows) % ROWS
-    return torch.cat([rows, rows[:1].expand(missing)]) if missing else rows
+def _runs(counts: Sequence[int], running: _Lanes) -> list[Run]:
+    """Which rows look at which picture, so many for each lane."""
+    runs: list[Run] = []
+    start = 0
+    for lane, count in zip(running.lanes, counts, strict=False):
+        if count:
+            runs.append((lane.picture, slice(start, start + count)))
+            start += count
+    return runs
 
 
 def _start(decoder: AttentionGRU, running: _Lanes, first: Tensor) -> _Beams:
     """Reads the first prefix token; the second is read by the loop. Only a lane's first row is alive yet."""
     pictures = running.pictures[:: running.slots]
     style, vote = torch.tensor([lane.prefix for lane in running.lanes], device=first.device).unbind(1)
-    blocks = _whole_blocks(torch.arange(len(style), device=first.device))
-    state = decoder.advance(style[blocks], first[pictures[blocks]])[: len(style)]
+    state = decoder.advance(style, first[pictures])
     score = torch.full((len(running.lanes), running.slots), _NEVER, device=first.device)
     score[:, 0] = 0
     score = score.flatten()
@@ -210,10 +218,9 @@ def _start(decoder: AttentionGRU, running: _Lanes, first: Tensor) -> _Beams:
 def _children(decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules, running: _Lanes) -> _Children:
     """Steps the rows that are still writing, and those only: most of a batch's rows finish early."""
     active = (~beams.done & (beams.perturbed > _NEVER / 2)).nonzero().flatten()  # (A,)
-    blocks = _whole_blocks(active)
-    logits, state = decoder.step(beams.last[blocks], beams.state[blocks], memory, running.pictures[blocks])
-    logits = logits[: len(active)]
-    beams.state = beams.state.index_copy(0, blocks, state)
+    runs = _runs(torch.bincount(active // running.slots).tolist(), running)
+    logits, state = decoder.step(beams.last[active], beams.state[active], memory, runs)
+    beams.state = beams.state.index_copy(0, active, state)
     _forbid(logits, beams, active, rules, running)
     top, ids = top_k(logits, _KEEP)  # (A, N)
     most = top[:, :1]
@@ -296,24 +303,35 @@ def conditioned(gumbels: Tensor, parent: Tensor) -> Tensor:
 def top_k(values: Tensor, k: int, group: int = 16) -> tuple[Tensor, Tensor]:
     """`values.topk(k)` along the last dimension, in a fraction of the time for long rows.
 
-    The k largest lie in the k groups with the largest maxima, so only those groups are sorted.
+    The k largest lie in the k groups with the largest maxima, so only those groups are sorted. A group is every
+    size // group-th value: maxima over a strided dimension are taken many at once.
     """
     rows, size = values.shape
-    if size % group or size // group < 2 * k:
+    stride = size // group
+    if size % group or stride < 2 * k:
         return values.topk(k)
-    grouped = values.view(rows, size // group, group)
-    groups = grouped.amax(-1).topk(k, sorted=False).indices  # (M, k)
-    members = grouped.gather(1, groups.unsqueeze(-1).expand(-1, -1, group)).flatten(1)
-    best, place = members.topk(k)
-    ids = groups.gather(1, place // group) * group + place % group
-    return best, ids
+    grouped = values.view(rows, group, stride)
+    groups = grouped.amax(1).topk(k, sorted=False).indices.unsqueeze(1).expand(-1, group, -1)  # (M, group, k)
+    best, place = grouped.gather(2, groups).flatten(1).topk(k)
+    return best, groups[:, 0].gather(1, place % k) + place // k * stride
+
+
+def _decided(beams: _Beams, running: _Lanes) -> Tensor:
+    """Lanes (L,) that may end early, and whose best ended beam no beam that is still writing outranks."""
+    lengths = beams.tokens.shape[1] - ((beams.tokens == beams.tokens[:, -1:]) & beams.done.unsqueeze(1)).sum(1) + 1
+    lengths = torch.where(beams.done, lengths, beams.tokens.shape[1])
+    score = beams.logprob / ((5 + lengths) / 6) ** running.length_power
+    score = torch.where(beams.perturbed > _NEVER / 2, score, _NEVER)
+    ended = torch.where(beams.done, score, _NEVER).view(-1, running.slots).amax(1)
+    writing = torch.where(beams.done, _NEVER, score).view(-1, running.slots).amax(1)
+    return running.early[:: running.slots] & (ended > _NEVER / 2) & (ended >= writing)
 
 
 def _collect(beams: _Beams, start: int, lane: Lane, rules: Rules) -> list[Hypothesis]:
     found = []
     for row in range(start, start + lane.width):
         logprob = float(beams.logprob[row])
-        if logprob <= _NEVER / 2:
+        if logprob <= _NEVER / 2 or not beams.done[row]:
             continue
         ids = beams.tokens[row].tolist()
         ids = ids[: ids.index(rules.eos) + 1]

@@ -7,6 +7,7 @@ the step before: training runs the GRU once over the whole caption.
 Shapes: B captions, T tokens, R places of the grid, D their features, E embedding, H units, A attention, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -35,10 +36,17 @@ class Memory(NamedTuple):
     values: Tensor
 
 
+Run = tuple[int, slice]
+"""A picture of the memory, and the adjacent captions that look at it; runs follow each other without a gap."""
+
+
 class Products(NamedTuple):
     """`words` (V, 3H) holds every word's part of the gates; the others multiply states and what comes of them."""
 
     words: Tensor
+    first: Product
+    key: Product
+    value: Product
     state: Product
     query: Product
     energy: Product
@@ -96,16 +104,19 @@ class AttentionGRU(nn.Module):
         states, _ = self.gru(self.embedding(tokens), state.unsqueeze(0))
         return self.attend(states, memory)[1]
 
-    def step(self, tokens: Tensor, state: Tensor, memory: Memory, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """One token a caption: tokens (N,), states (N, H) and each caption's picture (N,) in a memory of B pictures.
+    def step(self, tokens: Tensor, state: Tensor, memory: Memory, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
+        """One token a caption: tokens (N,), states (N, H), and which captions look at which picture of the memory.
 
         Gives logits (N, V) and the new states.
         """
         by = self.products
         state = self.advance(tokens, state)
-        compared = memory.keys[pictures].add_(by.query(state).unsqueeze(1)).tanh_()  # (N, R, A)
-        weights = by.energy(compared.flatten(0, 1)).view(len(tokens), 1, -1).softmax(-1)  # (N, 1, R)
-        context = (weights @ memory.values[pictures]).squeeze(1)  # (N, E)
+        query = by.query(state).unsqueeze(1)  # (N, 1, A)
+        compared = query.new_empty(len(tokens), *memory.keys.shape[1:])  # (N, R, A)
+        for picture, rows in runs:  # a picture is read where it lies: a copy for every caption costs more than the sum
+            torch.add(query[rows], memory.keys[picture], out=compared[rows])
+        weights = by.energy(compared.tanh_().flatten(0, 1)).view(len(tokens), -1).softmax(-1)  # (N, R)
+        context = torch.cat([weights[rows] @ memory.values[picture] for picture, rows in runs])  # (N, E)
         return by.output(by.merge(state).add_(context).tanh_()), state
 
     def advance(self, tokens: Tensor, state: Tensor) -> Tensor:
@@ -123,6 +134,9 @@ class AttentionGRU(nn.Module):
         with torch.no_grad():
             return Products(
                 F.linear(self.embedding.weight, from_word, word_bias),
+                product(self.first.weight, self.first.bias),
+                product(self.key.weight, self.key.weight.new_zeros(len(self.key.weight))),
+                product(self.value.weight, self.value.bias),
                 product(from_state, state_bias),
                 product(self.query.weight, self.query.bias),
                 product(self.energy.weight, self.energy.weight.new_zeros(1)),

@@ -63,9 +63,10 @@ def test_a_copy_of_a_training_caption_is_not_served(captioner: Captioner) -> Non
 
 
 def test_the_description_is_one_box(captioner: Captioner) -> None:
-    made = captioner.caption([(picture(captioner, 1), Wish("describe", "beam", 2))])[0]
-    assert made.description == made.captions[0].boxes[0]
-    assert all(len(c.boxes) == 1 for c in made.captions)
+    one, several = captioner.caption([(picture(captioner, 1), Wish("describe", "beam", n)) for n in (1, 3)])
+    assert one.captions[0].boxes == (one.description,)
+    assert len(several.captions) == 3
+    assert all(len(c.boxes) == 1 for c in several.captions)
 
 
 def test_drawing_keeps_the_ratio_and_the_limit(captioner: Captioner) -> None:

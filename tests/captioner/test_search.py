@@ -67,7 +67,8 @@ def test_captions_are_distinct_finished_and_never_empty_or_unknown(
     how = replace(how, max_boxes=max_boxes, least=least)
     tokenizer = captioner.tokenizer
     for found in run(captioner, grids(2, captioner), how, [seed, seed + 1]):
-        assert len({h.ids for h in found}) == len(found) == (1 if how.method == "greedy" else how.width)
+        assert len({h.ids for h in found}) == len(found)
+        assert len(found) == (1 if how.method == "greedy" else how.width)
         for hypothesis in found:
             assert hypothesis.ids[-1] == tokenizer.eos
             assert not set(hypothesis.ids) & set(tokenizer.forbidden)
@@ -167,3 +168,17 @@ def test_a_separator_is_never_the_last_word(captioner: Captioner) -> None:
             assert found
             assert {h.ids[-1] for h in found} == {captioner.tokenizer.eos}
             assert all(h.ids[-2] != captioner.tokenizer.sep for h in found)
+
+
+def test_an_early_end_keeps_the_best(captioner: Captioner) -> None:
+    """Ended early, a beam search gives some of what it gives in full, or what outranked it when it ended."""
+    favour = torch.zeros(len(captioner.tokenizer))
+    favour[captioner.tokenizer.eos] = 8.0
+    prefix = tuple(captioner.tokenizer.prefix("describe"))
+    full = Search("beam", 4, 16, max_boxes=1)
+    lanes = [Lane(i, prefix, how, 0, favour) for i in range(6) for how in (full, replace(full, early=True))]
+    found = search(captioner.decoder, captioner.rules, grids(6, captioner), lanes)
+    assert any(len(early) < len(whole) for whole, early in zip(found[::2], found[1::2], strict=True))
+    for whole, early in zip(found[::2], found[1::2], strict=True):
+        assert 1 <= len(early) <= len(whole)
+        assert max(h.score for h in early) in {h.score for h in whole}
