@@ -10,6 +10,7 @@ _LEET = str.maketrans("01345789@$!|€£", "oieastbgasiiel")
 _CONFUSABLE = str.maketrans("аеорсухіѕјԁɡɑıʟνԛ", "aeopcyxisjdgailvq")
 _WORD = re.compile(r"[\w'@$!|€£*/-]+")
 _SPACED = re.compile(r"\b(?:\w[\s._*-]+){2,}\w\b")
+_DISGUISED = re.compile(r"[0-9@$!|€£]|(.)\1\1|\w[.*_-]\w")
 _RUNS = re.compile(r"(.)\1{2,}")
 _ANYWHERE, _GROUP = "anywhere", "group"
 
@@ -23,8 +24,7 @@ class BlockList:
         self._anywhere = sections.pop(_ANYWHERE, [])
         self._patterns: list[tuple[str, re.Pattern[str]]] = []
         for reason, entries in sections.items():
-            words = "|".join(re.escape(entry).replace(r"\*", r"\w*") for entry in entries)
-            self._patterns.append((reason, re.compile(rf"(?<![\w'])(?:{words})(?![\w])")))
+            self._patterns.append((reason, re.compile(rf"(?<![\w'])(?:{_either(entries)})(?![\w])")))
 
     def reason(self, text: str, style: str = "meme") -> str | None:
         """Why a text is blocked, or None. Case, accents, look-alikes, spacing and stretched letters are undone.
@@ -63,14 +63,28 @@ def _sections(text: str) -> dict[str, list[str]]:
     return sections
 
 
+def _either(entries: Sequence[str]) -> str:
+    """A pattern for any of the entries, by their first letters: a word is compared with a few, not with hundreds."""
+    by_letter: dict[str, list[str]] = {}
+    for entry in entries:
+        by_letter.setdefault(entry[0], []).append(re.escape(entry[1:]).replace(r"\*", r"\w*"))
+    first = {letter: r"\w*" if letter == "*" else re.escape(letter) for letter in by_letter}
+    return "|".join(f"{first[letter]}(?:{'|'.join(rest)})" for letter, rest in by_letter.items())
+
+
 def _variants(text: str) -> list[str]:
-    folded = unicodedata.normalize("NFKD", text.lower()).translate(_CONFUSABLE)
-    plain = "".join(c for c in folded if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+    plain = text.lower() if text.isascii() else _folded(text)
     joined = _SPACED.sub(lambda m: re.sub(r"[\W_]+", "", m.group()), plain)
     found = [plain, joined]
-    for variant in (plain, joined):
+    for variant in filter(_DISGUISED.search, (plain, joined)):
         leet = _WORD.sub(
             lambda m: m.group().translate(_LEET) if re.search(r"[^\W\d]", m.group()) else m.group(), variant
         )
         found += [leet, _RUNS.sub(r"\1\1", leet), _RUNS.sub(r"\1", leet), re.sub(r"(?<=\w)[.*_-](?=\w)", "", leet)]
     return list(dict.fromkeys(found))
+
+
+def _folded(text: str) -> str:
+    """Lower case without accents, invisible characters and letters that look like Latin ones."""
+    folded = unicodedata.normalize("NFKD", text.lower()).translate(_CONFUSABLE)
+    return "".join(c for c in folded if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")

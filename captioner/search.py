@@ -76,6 +76,7 @@ class Rules:
         self.eos, self.sep = tokenizer.eos, tokenizer.sep
         self.anywhere = torch.zeros(len(tokenizer), device=device)
         self.anywhere[tokenizer.forbidden] = _NEVER
+        self.forbidden = torch.tensor(tokenizer.forbidden, device=device)
         pieces = tokenizer.pieces(range(len(tokenizer)))
         opens = [p.startswith("▁") and any(c.isalpha() for c in p) for p in pieces]
         self.opening = torch.where(torch.tensor(opens, device=device), self.anywhere, _NEVER)
@@ -245,7 +246,10 @@ def _forbid(logits: Tensor, beams: _Beams, active: Tensor, rules: Rules, running
     t = beams.tokens.shape[1]
     for lane, favour in zip(running.favoured, running.favours, strict=True):
         logits[active // running.slots == lane] += favour
-    logits += rules.opening if t == 0 else rules.anywhere
+    if t == 0:
+        logits += rules.opening
+    else:
+        logits.index_fill_(1, rules.forbidden, _NEVER)
     opening = (beams.last[active] == rules.sep).nonzero().flatten()
     if t and len(opening):
         logits[opening] += rules.opening
