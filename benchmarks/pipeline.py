@@ -44,7 +44,7 @@ def main() -> None:
     data = to_jpeg(of_a_megapixel(image))
     figures: dict[str, Any] = {"model": captioner.name, "threads": torch.get_num_threads()}
     figures |= pipeline(captioner, data, options.rounds)
-    figures |= batching(captioner, max(3, options.rounds // 10))
+    figures |= batching(captioner, max(3, options.rounds // 3))
     figures |= start(options.model)
     if options.json:
         print(json.dumps(figures))
