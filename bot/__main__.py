@@ -16,17 +16,23 @@ from adapters.web_chat import WebChat
 from bot import config as configuration
 from bot import logs
 from bot.config import Config, ConfigError, Web
-from bot.events import Adapter, Expected
+from bot.events import Adapter, Chat, Expected, Finding
 from bot.health import Health
 from bot.service import Service
 from bot.store import Store, StoreError
+from bot.store import chats as known_chats
+from bot.supervisor import supervise
 
 log = logging.getLogger("bot")
 
 COMMANDS = """commands:
-  run      start the bot; what happens when no command is given
-  doctor   say in plain words what is there and what is missing"""
+  run                    start the bot; what happens when no command is given
+  doctor                 say in plain words what is there and what is missing
+  forget PLATFORM:USER   remove everything of a user from the store; the bot must not be running"""
 DAY = 86_400
+SWITCH = 0.0005
+"""Seconds that the event loop waits for a thread that computes in Python. By default it is ten times as much, and is
+waited for at every turn: a hundred users who write at once would notice."""
 PRUNE_EVERY = 3600
 """Seconds between two looks for pictures that are not to be kept any longer."""
 
@@ -39,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0 after a clean stop, 1 where something is missing or broke, 2 for settings that cannot be."""
     options = _arguments().parse_intermixed_args(argv)
     command, overrides = "run", list(options.words)
-    if overrides and overrides[0] in ("run", "doctor"):
+    if overrides and overrides[0] in ("run", "doctor", "forget"):
         command = overrides.pop(0)
+    who = overrides.pop(0) if command == "forget" and overrides else ""
     try:
         config = configuration.load(options.config, overrides, os.environ)
     except ConfigError as error:
@@ -49,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command == "doctor":
             return _doctor(config)
+        if command == "forget":
+            return asyncio.run(_forget(config, who))
         return asyncio.run(run(config))
     except (StartError, StoreError, Expected) as error:
         return _say(error, 1)
@@ -57,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; then finish what was accepted."""
     stop = _on_signals()
+    sys.setswitchinterval(SWITCH)
     async with AsyncExitStack() as stack:
         health = Health()
         store = await stack.enter_async_context(Store(config.store.path))
@@ -68,7 +78,9 @@ async def run(config: Config) -> int:
         health.watch("model", alive=lambda: engine.alive, ready=lambda: engine.ready)
         health.watch_queue(lambda: engine.waiting)
         service = Service(engine, store, health, config.reply)
-        adapters = [_watched(adapter, service, health) for adapter in (web,)]
+        health.watch(web.name, ready=lambda: web.ready)
+        adapters = [asyncio.create_task(web.run(service), name=web.name)]
+        adapters += [_supervised(adapter, service, health) for adapter in _chats(config)]
         pruning = asyncio.create_task(_prune(store, config.store.keep_pictures), name="pruning")
         print(f"Quipbot is ready: {web.address}", flush=True)
         stopping = asyncio.create_task(stop.wait())
@@ -94,7 +106,7 @@ def _arguments() -> argparse.ArgumentParser:
         epilog=COMMANDS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("words", nargs="*", metavar="[run|doctor] section.key=value", help="a command, and settings")
+    parser.add_argument("words", nargs="*", metavar="[command] section.key=value", help="a command, and settings")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings; config.toml where there is one")
     return parser
 
@@ -102,7 +114,29 @@ def _arguments() -> argparse.ArgumentParser:
 def _doctor(config: Config) -> int:
     from bot import doctor  # torch again
 
-    return 0 if doctor.report(config) else 1
+    findings = asyncio.run(_examined(config))
+    return 0 if doctor.report(config, findings) else 1
+
+
+async def _examined(config: Config) -> list[Finding]:
+    """What the platforms say of the bot."""
+    chats = _chats(config)
+    found = [await chat.examine(known_chats(config.store.path, chat.name)) for chat in chats]
+    names = {chat.name for chat in chats}
+    found += [[Finding(name, True, "no token, so it is off")] for name in ("discord", "telegram") if name not in names]
+    return [finding for findings in found for finding in findings]
+
+
+async def _forget(config: Config, who: str) -> int:
+    """Remove a user from the store."""
+    platform, colon, user = who.partition(":")
+    if not (platform and colon and user):
+        print("Say whom to forget, as PLATFORM:USER, for example discord:80351110224678912.", file=sys.stderr)
+        return 2
+    async with Store(config.store.path) as store:
+        gone = await store.forget(platform, user)
+    print(f"Forgotten: {gone.memes} memes, {gone.reactions} votes, {gone.requests} requests.")
+    return 0
 
 
 def _say(error: Exception, status: int) -> int:
@@ -151,9 +185,45 @@ def _cannot_listen(web: Web, error: OSError) -> str:
     return f"The page cannot be served at {web.host}:{web.port}: {error.strerror or error}."
 
 
-def _watched(adapter: Adapter, service: Service, health: Health) -> asyncio.Task[None]:
+def _chats(config: Config) -> list[Chat]:
+    """The adapters of the platforms that a token is set for; their SDKs are loaded only then."""
+    chats: list[Chat] = []
+    if config.discord.token:
+        from adapters.discord_chat import DiscordChat
+
+        discord = config.discord
+        chats.append(
+            DiscordChat(
+                discord.token.reveal(),
+                api_base=discord.api_base,
+                gateway_url=discord.gateway_url,
+                message_content=discord.message_content,
+                sharded_from=discord.sharded_from,
+                max_bytes=config.images.max_bytes,
+            )
+        )
+    if config.telegram.token:
+        chats.append(_telegram(config))
+    return chats
+
+
+def _telegram(config: Config) -> Chat:
+    from adapters.telegram_chat import TelegramChat, Webhook
+
+    telegram = config.telegram
+    secret = telegram.webhook_secret.reveal()
+    webhook = Webhook(telegram.webhook_url, telegram.webhook_host, telegram.webhook_port, secret)
+    return TelegramChat(
+        telegram.token.reveal(),
+        api_base=telegram.api_base,
+        file_base=telegram.file_base,
+        webhook=webhook if telegram.webhook_url else None,
+    )
+
+
+def _supervised(adapter: Adapter, service: Service, health: Health) -> asyncio.Task[None]:
     health.watch(adapter.name, ready=lambda: adapter.ready)
-    return asyncio.create_task(adapter.run(service), name=adapter.name)
+    return asyncio.create_task(supervise(adapter, service), name=adapter.name)
 
 
 async def _prune(store: Store, days: int) -> None:

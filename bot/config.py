@@ -100,9 +100,33 @@ class Draw:
 
 @dataclass(frozen=True)
 class Reply:
+    passive: bool = False
     chance: float = within(1.0, 0, 1)
     cooldown: float = within(0.0, 0, 1e9)
+    cooldown_user: float = within(0.0, 0, 1e9)
+    filter: Literal["strict", "normal", "off"] = "normal"
+    emoji: tuple[str, ...] = ("👍", "👎")
     explore: float = within(0.1, 0, 1)
+
+
+@dataclass(frozen=True)
+class Discord:
+    token: Secret = field(default_factory=Secret)
+    message_content: bool = False
+    sharded_from: int = within(1000, 1, 1_000_000)
+    api_base: str = "https://discord.com/api/v10"
+    gateway_url: str = ""
+
+
+@dataclass(frozen=True)
+class Telegram:
+    token: Secret = field(default_factory=Secret)
+    api_base: str = "https://api.telegram.org/bot"
+    file_base: str = "https://api.telegram.org/file/bot"
+    webhook_url: str = ""
+    webhook_secret: Secret = field(default_factory=Secret)
+    webhook_host: str = "127.0.0.1"
+    webhook_port: int = within(8443, 0, 65535)
 
 
 @dataclass(frozen=True)
@@ -125,6 +149,8 @@ class Config:
     images: Images = field(default_factory=Images)
     draw: Draw = field(default_factory=Draw)
     reply: Reply = field(default_factory=Reply)
+    discord: Discord = field(default_factory=Discord)
+    telegram: Telegram = field(default_factory=Telegram)
     log: Log = field(default_factory=Log)
     stop: Stop = field(default_factory=Stop)
 

@@ -3,15 +3,15 @@
 import platform
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from bot import engine, store
 from bot.config import Config, Web
-from bot.events import Failed
+from bot.events import Failed, Finding
 
 
-def report(config: Config) -> bool:
-    """Print a line a check; whether all is well."""
+def report(config: Config, platforms: Sequence[Finding]) -> bool:
+    """Print a line a check, and what the platforms were found to be; whether all is well."""
     well = True
     for name, check in _checks(config):
         try:
@@ -19,7 +19,9 @@ def report(config: Config) -> bool:
         except (Failed, store.StoreError) as error:
             mark, finding, well = "MISSING", str(error), False
         print(f"{mark:8}{name}: {finding}", flush=True)
-    return well
+    for found in platforms:
+        print(f"{'ok' if found.well else 'MISSING':8}{found.name}: {found.words}", flush=True)
+    return well and all(found.well for found in platforms)
 
 
 def _checks(config: Config) -> Iterator[tuple[str, Callable[[], str]]]:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
 
 from bot.events import BadRequest
 
@@ -22,9 +23,30 @@ VARIATIONS_AND_TONES = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
 ELEMENT = f"[{PICTOGRAPH}][\U000e0020-\U000e007f]*"
 EMOJI = re.compile(f"{ELEMENT}(?:\u200d{ELEMENT})*|[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\u20e3")
 
+CUSTOM = re.compile(r"<a?:(\w{1,32}):(\d{1,20})>")
+"""An emoji of a platform's own, as Discord writes it."""
+
+UP = frozenset("👍😂🤣😁❤🔥")
+DOWN = frozenset("👎💩😐")
+
+
+def verdict(votes: Mapping[str, int]) -> tuple[int, int]:
+    """How many of the votes (normalised emoji to their number) are for a meme, and how many against it."""
+    return sum(votes.get(emoji, 0) for emoji in UP), sum(votes.get(emoji, 0) for emoji in DOWN)
+
+
+def known(text: str) -> str | None:
+    """`normalised`, or None for what is no emoji."""
+    try:
+        return normalised(text)
+    except BadRequest:
+        return None
+
 
 def normalised(text: str) -> str:
     """The emoji in NFC, without variation selectors and skin tones; raises `BadRequest` for anything else."""
+    if custom := CUSTOM.fullmatch(text):
+        return f"<:{custom[1]}:{custom[2]}>"
     if len(text) > MAX_CODE_POINTS:
         raise BadRequest("A reaction is a single emoji.")
     bare = VARIATIONS_AND_TONES.sub("", unicodedata.normalize("NFC", text.strip()))

@@ -19,9 +19,13 @@ from typing import Any, Protocol, Self, TypeVar
 from PIL import Image
 
 from bot.config import Config
-from bot.events import BadPicture, Busy, Candidate, Expected, Failed, Fetch, Made, Style, TooLarge, Wish
+from bot.events import BadPicture, Blocked, Busy, Candidate, Expected, Failed, Fetch, Made, Style, TooLarge, Wish
+from captioner import animation
+from captioner.animation import Animation
 from captioner.captioner import Captioned, Captioner, ModelError
 from captioner.captioner import Wish as ModelWish
+from captioner.draw import Lettering
+from captioner.filter import shipped as blocklist
 from captioner.fonts import FontError, Fonts
 from captioner.images import ImageError, ImageTooLarge, Limits, Picture, scaled, to_jpeg
 
@@ -49,6 +53,8 @@ class Model(Protocol):
     def caption(self, jobs: Sequence[tuple[Picture, ModelWish]]) -> list[Captioned]: ...
 
     def draw(self, picture: Picture, boxes: Sequence[str]) -> Image.Image: ...
+
+    def letter(self, image: Image.Image, boxes: Sequence[str]) -> Sequence[Lettering]: ...
 
     def explain(self, picture: Picture, boxes: Sequence[str], style: Style = "meme") -> bytes: ...
 
@@ -137,8 +143,15 @@ class Engine:
         return max(0, len(self._accepted) - self._capacity)
 
     async def make(self, fetch: Fetch, wish: Wish) -> Made:
-        """Read, caption and draw one picture; raises `Busy` at once when the queue is full."""
+        """Read, caption and draw one picture; raises `Busy` at once when the queue is full, `Blocked` for own words."""
+        if blocklist().blocks(wish.own_boxes, level=wish.filter):
+            raise Blocked("These words are not for this chat.")
         return await self._accept(self._make(fetch, wish))
+
+    async def fit(self, data: bytes, max_bytes: int) -> tuple[bytes, str]:
+        """A drawn meme encoded smaller, and its content type; raises `TooLarge` where it cannot be."""
+        with _translated("The meme could not be made smaller."):
+            return await self._in_pool(self._fit, data, max_bytes)
 
     async def explain(self, fetch: Fetch, boxes: Sequence[str], style: Style) -> bytes:
         """A PNG of the caption's words over the attention they paid to the picture."""
@@ -195,7 +208,7 @@ class Engine:
         accepted = time.perf_counter()
         async with self._places:
             placed = time.perf_counter()
-            picture = await self._read(fetch)
+            picture, moving = await self._read(fetch)
             read = time.perf_counter()
             stages = {"wait": placed - accepted, "read": read - placed}
             made = Made(b"", "image/jpeg", (), None, wish.own_boxes, wish.description, self.model, stages=stages)
@@ -204,25 +217,30 @@ class Engine:
                 made = _captioned(made, captioned)
                 stages |= {"wait": placed - accepted + began - read, "caption": ended - began}
             drawing = time.perf_counter()
-            data, kept = await self._in_pool(self._draw, picture, made.boxes, wish.max_bytes)
+            if moving is None:
+                data, kept = await self._in_pool(self._draw, picture, made.boxes, wish.max_bytes)
+            else:
+                data, kept = await self._in_pool(self._animate, moving, made.boxes, wish.max_bytes)
+                made = dataclasses.replace(made, content_type=moving.content_type)
             stages["draw"] = time.perf_counter() - drawing
             return dataclasses.replace(made, data=data, picture=kept)
 
     async def _explain(self, fetch: Fetch, boxes: Sequence[str], style: Style) -> bytes:
         async with self._places:
-            picture = await self._read(fetch)
+            picture, _ = await self._read(fetch)
             loop = asyncio.get_running_loop()
             with _translated("The attention of this caption could not be shown."):
                 return await loop.run_in_executor(self._torch, self._serving.explain, picture, boxes, style)
 
-    async def _read(self, fetch: Fetch) -> Picture:
-        """The decoded picture, no larger than it will be drawn."""
+    async def _read(self, fetch: Fetch) -> tuple[Picture, Animation | None]:
+        """The decoded picture, no larger than it will be drawn, and its frames where it moves."""
         async with self._fetches:
             with _translated("The picture could not be fetched."):
                 async with asyncio.timeout(self._config.engine.fetch_timeout):
                     data = await fetch(self._config.images.max_bytes)
             with _translated("The picture could not be read."):
-                return await self._in_pool(self._serving.read, data)
+                picture = await self._in_pool(self._serving.read, data)
+                return picture, await self._in_pool(animation.read, data, picture) if picture.frames > 1 else None
 
     async def _caption(self, picture: Picture, wish: Wish) -> tuple[Captioned, float, float]:
         job = _Job(picture, _for_model(wish), time.perf_counter(), asyncio.get_running_loop().create_future())
@@ -236,6 +254,19 @@ class Engine:
             if max_bytes is not None and len(data) > max_bytes:
                 data = _fitted(drawn, max_bytes, self._config.draw.quality)
             return data, to_jpeg(picture.image, KEPT_QUALITY)
+
+    def _animate(self, moving: Animation, boxes: Sequence[str], max_bytes: int | None) -> tuple[bytes, bytes]:
+        """The words on every frame, and the frames without them, as they are kept."""
+        with _translated("The meme could not be drawn."):
+            data = animation.fitted(moving, max_bytes, lambda first: self._serving.letter(first, boxes))
+            return data, animation.encode(moving)
+
+    def _fit(self, data: bytes, max_bytes: int) -> tuple[bytes, str]:
+        picture = self._serving.read(data)
+        moving = animation.read(data, picture)
+        if moving is not None:
+            return animation.fitted(moving, max_bytes), moving.content_type
+        return _fitted(picture.image, max_bytes, self._config.draw.quality), "image/jpeg"
 
     async def _in_pool(self, work: Callable[..., Result], *args: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)

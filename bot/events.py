@@ -4,11 +4,13 @@ Standard library only. Adapters import this module and nothing else of ours; the
 `Service` they are handed. No object of a chat SDK ever appears in these types.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Style = Literal["meme", "describe"]
+Filter = Literal["strict", "normal", "off"]
+Outcome = Literal["answered", "silent", "refused", "expired"]
 Fetch = Callable[[int], Awaitable[bytes]]
 """Fetches the picture's bytes, at most so many; raises `TooLarge` when there are more."""
 
@@ -41,8 +43,84 @@ class Gone(Expected):
     """The meme is known, its picture is not kept any more."""
 
 
+class Blocked(Expected):
+    """Words that the chat's filter does not let through."""
+
+
+class TooSoon(Expected):
+    """The chat's or the user's cool-down is not over."""
+
+
+class Forbidden(Expected):
+    """Not this user's to do: somebody else's meme, or the picture of a person who opted out."""
+
+
 class Failed(Expected):
     """Something broke that the user can do nothing about; the log has the traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where settings hold. A chat's own come before its server's, and these before the configuration's."""
+
+    platform: str
+    chat: str
+    """"" for the whole server; of a thread, the channel that it belongs to."""
+    server: str = ""
+    """"" where chats belong to none."""
+    adult: bool = False
+    """The platform marks the chat as one for adults; only there may the filter be off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the bot behaves in a place."""
+
+    passive: bool = False
+    """Pictures that are merely posted are answered, too."""
+    chance: float = 1.0
+    """Share of those that are."""
+    cooldown_chat: float = 0.0
+    """Seconds between two answers in a chat to pictures merely posted."""
+    cooldown_user: float = 0.0
+    """Seconds between two memes for one user."""
+    filter: Filter = "normal"
+    emoji: tuple[str, ...] = ("👍", "👎")
+    """What the bot offers to vote with."""
+    consent: bool = False
+    """Features of posted pictures may be kept, to learn from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that the bot took on: a row from before the platform hears of it until it is done with.
+
+    `id` is unique on its platform and stays the same when the platform tells of the same thing again (the id of an
+    interaction or a message). `payload` is whatever its adapter needs to go on after a crash, as JSON.
+    """
+
+    platform: str
+    id: str
+    chat: str
+    user: str
+    expires: float
+    """Seconds since the epoch from which on the platform takes no answer."""
+    payload: Mapping[str, Any] = field(repr=False)
+    message: str = ""
+    """The message with the picture; when it is deleted, the request is."""
+    meme: str | None = None
+    """What was made of it already."""
+    sending: bool = False
+    """The process ended while the answer was on its way: it may be there or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A meme that stands in a chat as a message, for its adapter to delete."""
+
+    meme: str
+    chat: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +143,19 @@ class ImagePosted:
     """The bot was asked (a command, a mention, a reply); False for a picture that was merely posted."""
     from_bot: bool = False
     spoiler: bool = False
+    author: str = ""
+    """Whose picture it is, where that is not the user."""
+    place: Place | None = None
+    """Whose settings hold; None for the chat's own."""
+    request: str = ""
+    """The accepted request that this answers."""
+    max_bytes: int | None = None
+    """The largest file that the platform takes here."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReactionChanged:
-    """One user put an emoji on a meme, or took it off."""
+    """One user put an emoji on a meme, or took it off. Adapters leave out bots."""
 
     platform: str
     user: str
@@ -134,6 +220,46 @@ class MemeRecord:
     """Emoji to the number of users who put it."""
     mine: tuple[str, ...] = ()
     """The emoji that the asking user put."""
+    server: str = ""
+    message: str = ""
+    """The message that brought the picture."""
+    reply: str = ""
+    """The message as which the meme stands in its chat."""
+    author: str = ""
+    """Whose picture it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A meme on the leaderboard."""
+
+    meme: MemeRecord
+    up: int
+    down: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The serving model, and how its memes are received; all over, on every platform."""
+
+    model: str
+    memes: int
+    up: int
+    down: int
+
+    @property
+    def approval(self) -> float | None:
+        """Share of the votes that are in favour; None without any."""
+        return self.up / (self.up + self.down) if self.up + self.down else None
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was removed of a user."""
+
+    memes: int
+    reactions: int
+    requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +284,9 @@ class Wish:
     """What the picture shows, where it is known already; with `own_boxes` the model is then not asked at all."""
     explore: bool = False
     max_bytes: int | None = None
-    """The drawn file's upper size, where the platform has one (`Service.fit`)."""
+    """The drawn file's upper size, where the platform has one."""
+    filter: Filter = "normal"
+    """What neither the model nor a user may write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +331,10 @@ class Engine(Protocol):
         """A PNG of the caption's words over the attention they paid to the picture."""
         ...
 
+    async def fit(self, data: bytes, max_bytes: int) -> tuple[bytes, str]:
+        """A drawn meme encoded smaller, and its content type; raises `TooLarge` where it cannot be."""
+        ...
+
     async def swap(self, model: str) -> None:
         """Serve another checkpoint file; what is being captioned finishes on the old one."""
         ...
@@ -215,16 +347,30 @@ class Kept:
     picture: bytes = field(repr=False)
     source: bytes = field(default=b"", repr=False)
     """The picture without text; empty for a meme of the picture that its `parent` was made of."""
-    message: str = ""
-    """The message that brought the picture."""
     parent: str | None = None
     """The meme that this one is another version of."""
     template: str | None = None
     spoiler: bool = False
+    request: str = ""
+    """The accepted request that the meme answers."""
 
 
 class Store(Protocol):
     """What is remembered. Every method may raise `NotFound`; what it returned from has been written."""
+
+    async def accept(self, request: Request, at: float) -> bool: ...
+
+    async def unfinished(self, platform: str, now: float) -> list[Request]: ...
+
+    async def concerns(self, platform: str, request: str, message: str) -> None: ...
+
+    async def sending(self, platform: str, request: str) -> bool: ...
+
+    async def finish(self, platform: str, request: str, outcome: Outcome, why: str = "") -> None: ...
+
+    async def withdraw(self, platform: str, chat: str, message: str, why: str) -> None: ...
+
+    async def counts(self, platform: str) -> dict[str, int]: ...
 
     async def add(self, meme: MemeRecord, kept: Kept) -> None:
         """A new meme with its candidates and pictures, all or nothing."""
@@ -236,13 +382,25 @@ class Store(Protocol):
         """The id of the meme that was sent as this message."""
         ...
 
+    async def standing(self, platform: str, since: float) -> list[Placed]: ...
+
     async def react(self, meme: str, change: ReactionChanged, at: float) -> bool:
         """Write one vote (`change.emoji` is normalised); False where it stood so already."""
         ...
 
+    async def set_votes(
+        self, meme: str, platform: str, votes: Collection[tuple[str, str]], at: float, *, user: str | None = None
+    ) -> tuple[int, int]:
+        """Exactly these (user, emoji) votes stand on a meme, or these of one user; how many were new, and gone."""
+        ...
+
+    async def clear_votes(self, meme: str, emoji: str | None) -> int: ...
+
     async def record(self, meme: str, user: str = "") -> MemeRecord: ...
 
     async def latest(self, platform: str, chat: str, user: str, limit: int) -> list[MemeRecord]: ...
+
+    async def tallies(self, place: Place, since: float) -> dict[str, dict[str, int]]: ...
 
     async def picture(self, meme: str) -> bytes:
         """The drawn file; raises `Gone` when it is not kept any more."""
@@ -253,6 +411,30 @@ class Store(Protocol):
         ...
 
     async def spoiler(self, meme: str) -> bool: ...
+
+    async def check_kept(self, meme: str) -> None: ...
+
+    async def count_votes(
+        self, meme: str, platform: str, totals: Mapping[str, int], at: float, *, named: bool
+    ) -> tuple[int, int]: ...
+
+    async def delete(self, memes: Sequence[str]) -> None: ...
+
+    async def about(self, platform: str, chat: str, message: str) -> list[Placed]: ...
+
+    async def settings(self, place: Place) -> dict[str, Any]: ...
+
+    async def change_settings(self, place: Place, user: str, changes: Mapping[str, Any], at: float) -> None: ...
+
+    async def opt_out(self, platform: str, user: str, out: bool, at: float) -> None: ...
+
+    async def opted_out(self, platform: str, user: str) -> bool: ...
+
+    async def votes(self, model: str) -> tuple[int, dict[str, int]]: ...
+
+    async def export(self, platform: str, user: str) -> dict[str, Any]: ...
+
+    async def forget(self, platform: str, user: str) -> Forgotten: ...
 
 
 class Changes(Protocol):
@@ -268,6 +450,26 @@ class Changes(Protocol):
 class Service(Protocol):
     """What adapters may ask of the bot. Every method may raise `Expected`."""
 
+    async def accept(self, request: Request) -> bool:
+        """Take a request on; it is on the disk when this returns. False where it was taken on before."""
+        ...
+
+    async def unfinished(self, platform: str) -> list[Request]:
+        """What an earlier process took on and did not finish, oldest first; what is too late ends as expired."""
+        ...
+
+    async def concerns(self, platform: str, request: str, message: str) -> None:
+        """It has turned out which message has the picture that a request asks for: it ends when that is deleted."""
+        ...
+
+    async def sending(self, platform: str, request: str) -> bool:
+        """The answer is about to be sent. False where the request has ended meanwhile: then it is not to be sent."""
+        ...
+
+    async def finish(self, platform: str, request: str, outcome: Outcome, why: str = "") -> None:
+        """A request is done with; `why` is the sentence that was shown. `sent` does this for one that got a meme."""
+        ...
+
     async def post(self, event: ImagePosted) -> MemeReply | None:
         """Answer a picture; None where policy says to stay silent."""
         ...
@@ -276,16 +478,80 @@ class Service(Protocol):
         """Count a vote; adding twice counts once; raises `NotFound` for a meme that is not ours."""
         ...
 
-    async def redo(self, meme: str, user: str, *, candidate: int | None = None, seed: int | None = None) -> MemeReply:
+    async def set_votes(
+        self, platform: str, chat: str, message: str, votes: Collection[tuple[str, str]], *, user: str | None = None
+    ) -> None:
+        """Exactly these (user, emoji) votes stand on the meme that was sent as `message`; with `user`, of that user.
+
+        For what a platform tells in whole sets, and to catch up after a restart. Raises `NotFound` as `react` does.
+        """
+        ...
+
+    async def count_votes(
+        self, platform: str, chat: str, message: str, totals: Mapping[str, int], *, named: bool
+    ) -> None:
+        """Votes that a platform tells as totals by emoji only; with `named`, votes by name are part of the totals.
+
+        They are kept as votes of the users `anonymous:1`, `anonymous:2`, … Raises `NotFound` as `react` does.
+        """
+        ...
+
+    async def clear_votes(self, platform: str, chat: str, message: str, written: str | None = None) -> None:
+        """All votes on a meme are gone, or all with one emoji."""
+        ...
+
+    async def standing(self, platform: str, since: float) -> list[Placed]:
+        """Memes that were made since and stand in a chat: those whose votes may have changed unseen."""
+        ...
+
+    async def redo(
+        self,
+        meme: str,
+        user: str,
+        *,
+        candidate: int | None = None,
+        seed: int | None = None,
+        place: Place | None = None,
+        request: str = "",
+    ) -> MemeReply:
         """Another meme of the same picture: the given candidate of that meme drawn, or new captions by a new seed."""
         ...
 
-    async def own_text(self, meme: str, user: str, boxes: Sequence[str]) -> MemeReply:
-        """The user's own words on a meme's picture."""
+    async def own_text(
+        self, meme: str, user: str, boxes: Sequence[str], *, place: Place | None = None, request: str = ""
+    ) -> MemeReply:
+        """The user's own words on a meme's picture; raises `Blocked`."""
+        ...
+
+    async def meme_at(self, platform: str, chat: str, message: str) -> str:
+        """The id of the meme that was sent as this message; raises `NotFound`."""
+        ...
+
+    async def check_kept(self, meme: str) -> MemeRecord:
+        """A meme that buttons can work on; raises `NotFound`, or `Gone` where its picture is not kept any more."""
+        ...
+
+    async def reply(self, meme: str) -> MemeReply:
+        """A meme as it was made, to be sent after a crash; raises `Gone`."""
+        ...
+
+    async def fit(self, reply: MemeReply, max_bytes: int) -> MemeReply:
+        """The same meme, encoded smaller; raises `TooLarge` where it cannot be."""
         ...
 
     async def sent(self, meme: str, message: str) -> None:
-        """The meme stands in its chat as this message; votes may name it so from now on."""
+        """The meme stands in its chat as this message; votes may name it so from now on. Its request is answered."""
+        ...
+
+    async def delete(self, meme: str, user: str, *, moderator: bool = False) -> None:
+        """Forget a meme, for its asker, the picture's author or a moderator; raises `Forbidden` for anybody else."""
+        ...
+
+    async def deleted(self, platform: str, chat: str, message: str) -> list[Placed]:
+        """A message is gone from its chat: forget the memes made of its picture, requests for them, and the meme it is.
+
+        The memes that still stand in the chat are returned, for the adapter to delete.
+        """
         ...
 
     async def explain(self, meme: str) -> bytes:
@@ -302,6 +568,34 @@ class Service(Protocol):
         """The chat's last memes, oldest first, with votes."""
         ...
 
+    async def settings(self, place: Place) -> Settings:
+        """How the bot behaves there; the filter is never off outside a chat for adults."""
+        ...
+
+    async def change_settings(self, place: Place, user: str, changes: Mapping[str, Any]) -> Settings:
+        """Set some of a place's settings by name (None: as its server or the configuration has it); `BadRequest`."""
+        ...
+
+    async def opt_out(self, platform: str, user: str, out: bool) -> None:
+        """Whether other people may have memes made of this user's pictures."""
+        ...
+
+    async def opted_out(self, platform: str, user: str) -> bool: ...
+
+    async def leaderboard(self, place: Place, *, days: float = 30, limit: int = 10) -> list[Ranked]:
+        """The memes with the best votes, of a chat, or of a server where `place.chat` is empty."""
+        ...
+
+    async def stats(self) -> Stats: ...
+
+    async def export(self, platform: str, user: str) -> bytes:
+        """Everything that is remembered of a user, as JSON."""
+        ...
+
+    async def forget(self, platform: str, user: str) -> Forgotten:
+        """Remove everything of a user but the wish not to be memed."""
+        ...
+
     def changes(self, platform: str, chat: str) -> Changes:
         """Every new meme and vote of a chat from now on, until the iterator is closed or the bot stops.
 
@@ -310,8 +604,24 @@ class Service(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a doctor found: fine or not, and in plain words what it is, or what is missing and how to mend it."""
+
+    name: str
+    well: bool
+    words: str
+
+
+class Unusable(Exception):  # noqa: N818, what the platform says, not a bug
+    """The platform does not take the bot as it is configured; `str(error)` says why, and how to mend it."""
+
+
 class Adapter(Protocol):
-    """One platform. `run` serves until it is cancelled; `ready` tells whether users are being answered."""
+    """One platform. `run` serves until it is cancelled; `ready` tells whether users are being answered.
+
+    When `run` raises, the adapter is started again after a while: at once after most errors, late after `Unusable`.
+    """
 
     name: str
 
@@ -319,6 +629,14 @@ class Adapter(Protocol):
     def ready(self) -> bool: ...
 
     async def run(self, service: Service) -> None: ...
+
+
+class Chat(Adapter, Protocol):
+    """An adapter of a platform elsewhere, which can say how the bot stands there."""
+
+    async def examine(self, chats: Sequence[str]) -> list[Finding]:
+        """Ask the platform, changing nothing; `chats` are the last ones in which memes were made."""
+        ...
 
 
 class Health(Protocol):

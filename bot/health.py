@@ -54,8 +54,8 @@ class Health:
         for stage, seconds in stages.items():
             self._stages.labels(stage).observe(seconds)
 
-    def count_reaction(self, added: bool) -> None:
-        self._reactions.labels("added" if added else "removed").inc()
+    def count_reaction(self, added: bool, votes: int = 1) -> None:
+        self._reactions.labels("added" if added else "removed").inc(votes)
 
 
 def _verdict(probes: Mapping[str, Probe], word: str) -> tuple[bool, str]:

@@ -1,16 +1,17 @@
 """What adapters may ask of the bot: from a posted picture to a remembered meme, from a reaction to a stored vote."""
 
 import dataclasses
+import json
 import logging
 import math
 import random
 import secrets
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from bot import emoji, policy
+from bot import emoji, places, policy
 from bot.config import Reply
 from bot.events import (
     BadRequest,
@@ -18,31 +19,38 @@ from bot.events import (
     Engine,
     Expected,
     Failed,
+    Forbidden,
+    Forgotten,
     ImagePosted,
     Kept,
     Made,
     MemeRecord,
     MemeReply,
+    Outcome,
+    Place,
+    Placed,
+    Ranked,
     ReactionChanged,
+    Request,
+    Settings,
+    Stats,
     Store,
     Style,
+    TooSoon,
     Wish,
 )
 from bot.feed import Feed, Listener
 from bot.health import Health
+from bot.wishes import checked_boxes, checked_seed, wish_of
 
 log = logging.getLogger(__name__)
 
 MAX_ALT = 1024
 """Characters of alt text that platforms take."""
-MAX_CANDIDATES = 10
-MAX_WORDS = 1000
-"""Characters of a user's own text, all boxes together."""
-MAX_BOXES = 10
-MAX_CONTEXT = 500
-MAX_SEED = 2**63 - 1
-"""What SQLite holds; the bot itself draws smaller ones, which every JSON reader gets right."""
 MAX_LATEST = 200
+MAX_PLACES = 10_000
+"""Places whose settings are kept in memory."""
+DAY = 86_400
 
 
 class Service:
@@ -65,50 +73,233 @@ class Service:
         self._clock = clock
         self._dice = dice
         self._feed = Feed()
+        self._defaults = Settings(
+            passive=settings.passive,
+            chance=settings.chance,
+            cooldown_chat=settings.cooldown,
+            cooldown_user=settings.cooldown_user,
+            filter=settings.filter,
+            emoji=tuple(map(emoji.normalised, settings.emoji)),
+        )
+        self._changed: dict[Place, dict[str, Any]] = {}
         self._spoke: dict[tuple[str, str], float] = {}
+        """When the bot last answered in a chat unasked."""
+        self._served: dict[tuple[str, str], float] = {}
+        """When a user was last given a meme; only users with a cool-down are in it."""
+
+    async def accept(self, request: Request) -> bool:
+        """Take a request on; it is on the disk when this returns. False where it was taken on before."""
+        with _guarded():
+            return await self._store.accept(request, self._clock())
+
+    async def unfinished(self, platform: str) -> list[Request]:
+        """What an earlier process took on and did not finish, oldest first; what is too late ends as expired."""
+        with _guarded():
+            return await self._store.unfinished(platform, self._clock())
+
+    async def concerns(self, platform: str, request: str, message: str) -> None:
+        """It has turned out which message has the picture that a request asks for."""
+        with _guarded():
+            await self._store.concerns(platform, request, message)
+
+    async def sending(self, platform: str, request: str) -> bool:
+        """The answer is about to be sent. False where the request has ended meanwhile: then it is not to be sent."""
+        with _guarded():
+            return await self._store.sending(platform, request)
+
+    async def finish(self, platform: str, request: str, outcome: Outcome, why: str = "") -> None:
+        """A request is done with; `why` is the sentence that was shown."""
+        with _guarded():
+            await self._store.finish(platform, request, outcome, why)
 
     async def post(self, event: ImagePosted) -> MemeReply | None:
         """Answer a picture; None where policy says to stay silent."""
-        if not self._answers(event):
+        settings = await self.settings(event.place or _own_place(event.platform, event.chat))
+        if not await self._answers(event, settings):
             return None
-        wish = _wish(event, self._settings.explore)
+        wish = wish_of(event, self._settings.explore, settings.filter)
+        if event.addressed:
+            self._check_pace(event.platform, event.user, settings)
         with self._counted(event.platform, wish.style) as line:
             made = await self._engine.make(event.fetch, wish)
             line |= made.stages
-            kept = Kept(made.data, made.picture, message=event.message, template=made.template, spoiler=event.spoiler)
+            kept = Kept(made.data, made.picture, template=made.template, spoiler=event.spoiler, request=event.request)
             record = self._record(event.platform, event.chat, event.user, wish, made)
+            record = dataclasses.replace(
+                record,
+                server=event.place.server if event.place else "",
+                message=event.message,
+                author=event.author or event.user,
+            )
             return await self._finish(record, kept, line)
 
-    async def redo(self, meme: str, user: str, *, candidate: int | None = None, seed: int | None = None) -> MemeReply:
+    async def redo(
+        self,
+        meme: str,
+        user: str,
+        *,
+        candidate: int | None = None,
+        seed: int | None = None,
+        place: Place | None = None,
+        request: str = "",
+    ) -> MemeReply:
         """Another meme of the same picture: the given candidate of that meme drawn, or new captions by a new seed."""
         old = await self._store.record(meme, user)
+        settings = await self._admitted(old, user, place)
         if candidate is not None:
-            return await self._redraw(old, user, candidate)
-        seed = _seed(seed)
+            return await self._redraw(old, user, candidate, settings, request)
+        seed = checked_seed(seed)
         explore = old.style == "meme" and policy.explores(seed, self._settings.explore)
-        wish = Wish(style=old.style, seed=seed, candidates=len(old.candidates) or 3, explore=explore)
-        return await self._again(old, user, wish)
+        wish = Wish(old.style, seed, candidates=len(old.candidates) or 3, explore=explore, filter=settings.filter)
+        return await self._again(old, user, wish, request)
 
-    async def own_text(self, meme: str, user: str, boxes: Sequence[str]) -> MemeReply:
-        """The user's own words on a meme's picture."""
+    async def own_text(
+        self, meme: str, user: str, boxes: Sequence[str], *, place: Place | None = None, request: str = ""
+    ) -> MemeReply:
+        """The user's own words on a meme's picture; raises `Blocked`."""
         old = await self._store.record(meme, user)
-        wish = Wish(style="meme", seed=old.seed, own_boxes=_own_boxes(boxes), description=old.description)
-        return await self._again(old, user, wish)
+        boxes = checked_boxes(boxes)
+        settings = await self._admitted(old, user, place)
+        wish = Wish("meme", old.seed, own_boxes=boxes, description=old.description, filter=settings.filter)
+        return await self._again(old, user, wish, request)
+
+    async def meme_at(self, platform: str, chat: str, message: str) -> str:
+        """The id of the meme that was sent as this message; raises `NotFound`."""
+        return await self._store.reply(platform, chat, message)
+
+    async def check_kept(self, meme: str) -> MemeRecord:
+        """A meme that buttons can work on; raises `NotFound`, or `Gone` where its picture is not kept any more."""
+        record = await self._store.record(meme)
+        await self._store.check_kept(meme)
+        return record
+
+    async def reply(self, meme: str) -> MemeReply:
+        """A meme as it was made, to be sent after a crash; raises `Gone`."""
+        with _guarded():
+            record = await self._store.record(meme)
+            kept = Kept(await self._store.picture(meme), spoiler=await self._store.spoiler(meme))
+            return _reply(record, kept)
+
+    async def fit(self, reply: MemeReply, max_bytes: int) -> MemeReply:
+        """The same meme, encoded smaller; raises `TooLarge` where it cannot be."""
+        with _guarded():
+            data, content_type = await self._engine.fit(reply.data, max_bytes)
+            return dataclasses.replace(reply, data=data, content_type=content_type)
 
     async def react(self, change: ReactionChanged) -> None:
         """Count a vote; adding twice counts once; raises `NotFound` for a meme that is not ours."""
         change = dataclasses.replace(change, emoji=emoji.normalised(change.emoji))
         with _guarded():
             meme = change.meme or await self._store.reply(change.platform, change.chat, change.message)
-            if not await self._store.react(meme, change, self._clock()):
-                return
-            self._health.count_reaction(change.added)
-            self._feed.tell(Change("reactions", await self._store.record(meme)))
+            if await self._store.react(meme, change, self._clock()):
+                await self._tell_votes(meme, int(change.added), int(not change.added))
+
+    async def set_votes(
+        self, platform: str, chat: str, message: str, votes: Collection[tuple[str, str]], *, user: str | None = None
+    ) -> None:
+        """Exactly these (user, emoji) votes stand on the meme that was sent as `message`; with `user`, of that user."""
+        wanted = {(voter, known) for voter, written in votes if (known := emoji.known(written))}
+        with _guarded():
+            meme = await self._store.reply(platform, chat, message)
+            new, gone = await self._store.set_votes(meme, platform, wanted, self._clock(), user=user)
+            await self._tell_votes(meme, new, gone)
+
+    async def count_votes(
+        self, platform: str, chat: str, message: str, totals: Mapping[str, int], *, named: bool
+    ) -> None:
+        """Votes that a platform tells as totals by emoji only; with `named`, votes by name are part of the totals."""
+        wanted = {known: total for written, total in totals.items() if (known := emoji.known(written))}
+        with _guarded():
+            meme = await self._store.reply(platform, chat, message)
+            new, gone = await self._store.count_votes(meme, platform, wanted, self._clock(), named=named)
+            await self._tell_votes(meme, new, gone)
+
+    async def clear_votes(self, platform: str, chat: str, message: str, written: str | None = None) -> None:
+        """All votes on a meme are gone, or all with one emoji."""
+        only = None if written is None else emoji.normalised(written)
+        with _guarded():
+            meme = await self._store.reply(platform, chat, message)
+            await self._tell_votes(meme, 0, await self._store.clear_votes(meme, only))
+
+    async def standing(self, platform: str, since: float) -> list[Placed]:
+        """Memes that were made since and stand in a chat, newest first."""
+        return await self._store.standing(platform, since)
 
     async def sent(self, meme: str, message: str) -> None:
-        """The meme stands in its chat as this message; votes may name it so from now on."""
+        """The meme stands in its chat as this message; votes may name it so from now on. Its request is answered."""
         with _guarded():
             await self._store.sent(meme, message)
+
+    async def delete(self, meme: str, user: str, *, moderator: bool = False) -> None:
+        """Forget a meme, for its asker, the picture's author or a moderator; raises `Forbidden` for anybody else."""
+        record = await self._store.record(meme)
+        if not moderator and user not in (record.user, record.author):
+            raise Forbidden("Only who asked for it, whose picture it is, or a moderator can delete this meme.")
+        with _guarded():
+            await self._store.delete([meme])
+
+    async def deleted(self, platform: str, chat: str, message: str) -> list[Placed]:
+        """A message is gone from its chat: forget the memes made of its picture, requests for them, and the meme it is.
+
+        The memes that still stand in the chat are returned, for the adapter to delete.
+        """
+        with _guarded():
+            await self._store.withdraw(platform, chat, message, "The picture was deleted.")
+            memes = await self._store.about(platform, chat, message)
+            await self._store.delete([placed.meme for placed in memes])
+            return [placed for placed in memes if placed.message not in ("", message)]
+
+    async def settings(self, place: Place) -> Settings:
+        """How the bot behaves there; the filter is never off outside a chat for adults."""
+        changed = self._changed.get(place)
+        if changed is None:
+            if len(self._changed) >= MAX_PLACES:
+                self._changed.clear()
+            with _guarded():
+                changed = self._changed[place] = await self._store.settings(place)
+        return places.effective(self._defaults, changed, place.adult)
+
+    async def change_settings(self, place: Place, user: str, changes: Mapping[str, Any]) -> Settings:
+        """Set some of a place's settings by name (None: as its server or the configuration has it); `BadRequest`."""
+        checked = places.checked(changes, place.adult)
+        with _guarded():
+            await self._store.change_settings(place, user, checked, self._clock())
+        self._changed.clear()
+        return await self.settings(place)
+
+    async def opt_out(self, platform: str, user: str, out: bool) -> None:
+        """Whether other people may have memes made of this user's pictures."""
+        with _guarded():
+            await self._store.opt_out(platform, user, out, self._clock())
+
+    async def opted_out(self, platform: str, user: str) -> bool:
+        return await self._store.opted_out(platform, user)
+
+    async def leaderboard(self, place: Place, *, days: float = 30, limit: int = 10) -> list[Ranked]:
+        """The memes with the best votes, of a chat, or of a server where `place.chat` is empty."""
+        with _guarded():
+            tallies = await self._store.tallies(place, self._clock() - days * DAY)
+            scores = {meme: emoji.verdict(votes) for meme, votes in tallies.items()}
+            liked = [meme for meme, (up, down) in scores.items() if up > down]
+            best = sorted(liked, key=lambda meme: (scores[meme][1] - scores[meme][0], -scores[meme][0], meme))
+            return [Ranked(await self._store.record(meme), *scores[meme]) for meme in best[:limit]]
+
+    async def stats(self) -> Stats:
+        """The serving model, and how its memes are received."""
+        with _guarded():
+            memes, votes = await self._store.votes(self._engine.model)
+            return Stats(self._engine.model, memes, *emoji.verdict(votes))
+
+    async def export(self, platform: str, user: str) -> bytes:
+        """Everything that is remembered of a user, as JSON."""
+        with _guarded():
+            rows = await self._store.export(platform, user)
+            return json.dumps(rows, ensure_ascii=False, indent=1).encode()
+
+    async def forget(self, platform: str, user: str) -> Forgotten:
+        """Remove everything of a user but the wish not to be memed."""
+        with _guarded():
+            return await self._store.forget(platform, user)
 
     async def explain(self, meme: str) -> bytes:
         """A PNG: the words of the meme over the attention they paid."""
@@ -135,39 +326,75 @@ class Service:
         """End every iterator of changes."""
         self._feed.close()
 
-    def _answers(self, event: ImagePosted) -> bool:
+    async def _answers(self, event: ImagePosted, settings: Settings) -> bool:
+        """Whether a picture is answered; raises `Forbidden` where it is asked for and its author opted out."""
+        owner = event.author or event.user
+        if event.from_bot or not (event.addressed or settings.passive):
+            return False
+        if (owner != event.user or not event.addressed) and await self.opted_out(event.platform, owner):
+            if event.addressed:
+                raise _opted_out()
+            return False
         now, chat = self._clock(), (event.platform, event.chat)
         answers = policy.answers(
             addressed=event.addressed,
             from_bot=event.from_bot,
-            chance=self._settings.chance,
+            chance=settings.chance,
             dice=self._dice(),
             quiet_for=now - self._spoke.get(chat, -math.inf),
-            cooldown=self._settings.cooldown,
+            cooldown=settings.cooldown_chat,
         )
-        if answers and not event.addressed and self._settings.cooldown:
-            self._spoke = {key: at for key, at in self._spoke.items() if now - at < self._settings.cooldown}
-            self._spoke[chat] = now
+        if answers and not event.addressed and settings.cooldown_chat:
+            _note(self._spoke, chat, now)
         return answers
 
-    async def _redraw(self, old: MemeRecord, user: str, place: int) -> MemeReply:
-        """One of the meme's candidates drawn; the model need not be asked again."""
-        if not 0 <= place < len(old.candidates):
-            raise BadRequest(f"That meme has {len(old.candidates)} captions to choose from, counted from 0.")
-        wish = Wish(old.style, old.seed, own_boxes=old.candidates[place].boxes, description=old.description)
-        return await self._again(old, user, wish, chosen=place)
+    def _check_pace(self, platform: str, user: str, settings: Settings) -> None:
+        """Raises `TooSoon` within a user's cool-down; else it begins anew."""
+        if not settings.cooldown_user:
+            return
+        now = self._clock()
+        wait = settings.cooldown_user - (now - self._served.get((platform, user), -math.inf))
+        if wait > 0:
+            raise TooSoon(f"One at a time: try again in {math.ceil(wait)} s.")
+        _note(self._served, (platform, user), now)
 
-    async def _again(self, old: MemeRecord, user: str, wish: Wish, chosen: int | None = None) -> MemeReply:
+    async def _admitted(self, old: MemeRecord, user: str, place: Place | None) -> Settings:
+        """The settings for another meme of a meme's picture; raises `Forbidden` or `TooSoon`."""
+        settings = await self.settings(place or _own_place(old.platform, old.chat))
+        if old.author not in ("", user) and await self.opted_out(old.platform, old.author):
+            raise _opted_out()
+        self._check_pace(old.platform, user, settings)
+        return settings
+
+    async def _redraw(self, old: MemeRecord, user: str, number: int, settings: Settings, request: str) -> MemeReply:
+        """One of the meme's candidates drawn; the model need not be asked again."""
+        if not 0 <= number < len(old.candidates):
+            raise BadRequest(f"That meme has {len(old.candidates)} captions to choose from, counted from 0.")
+        boxes = old.candidates[number].boxes
+        wish = Wish(old.style, old.seed, own_boxes=boxes, description=old.description, filter=settings.filter)
+        return await self._again(old, user, wish, request, chosen=number)
+
+    async def _again(
+        self, old: MemeRecord, user: str, wish: Wish, request: str, chosen: int | None = None
+    ) -> MemeReply:
         """Another meme of a meme's picture, in the same chat. With `chosen`, one of the meme's own captions."""
         spoiler = await self._store.spoiler(old.id)
         with self._counted(old.platform, wish.style) as line:
             made = await self._engine.make(lambda _: self._store.source(old.id), wish)
             line |= made.stages
             record = self._record(old.platform, old.chat, user, wish, made)
+            record = dataclasses.replace(record, server=old.server, message=old.message, author=old.author)
             if chosen is not None:
                 record = dataclasses.replace(record, model=old.model, candidates=old.candidates, chosen=chosen)
-            kept = Kept(made.data, parent=old.id, template=made.template, spoiler=spoiler)
+            kept = Kept(made.data, parent=old.id, template=made.template, spoiler=spoiler, request=request)
             return await self._finish(record, kept, line)
+
+    async def _tell_votes(self, meme: str, new: int, gone: int) -> None:
+        """Count votes that were written, and let every window know."""
+        self._health.count_reaction(True, new)
+        self._health.count_reaction(False, gone)
+        if new or gone:
+            self._feed.tell(Change("reactions", await self._store.record(meme)))
 
     async def _finish(self, record: MemeRecord, kept: Kept, line: dict[str, object]) -> MemeReply:
         """Write the meme down, and only then tell of it."""
@@ -215,6 +442,23 @@ class Service:
             log.info("meme", extra={"fields": fields})
 
 
+def _own_place(platform: str, chat: str) -> Place:
+    """A chat of a platform that knows no adults' chats: there the operator's configuration is all there is."""
+    return Place(platform, chat, adult=True)
+
+
+def _opted_out() -> Forbidden:
+    return Forbidden("Whose picture this is does not want memes made of it.")
+
+
+def _note(times: dict[tuple[str, str], float], key: tuple[str, str], now: float) -> None:
+    """Write a time down; those of more than a day ago are of no cool-down any more."""
+    if len(times) >= MAX_PLACES:
+        for old in [other for other, at in times.items() if now - at > DAY]:
+            del times[old]
+    times[key] = now
+
+
 def alt_text(description: str, boxes: Sequence[str]) -> str:
     """What the picture shows and the words on it, as a sentence of at most 1,024 characters."""
     description = _shortened(description or "a picture", MAX_ALT // 2)
@@ -227,46 +471,6 @@ def alt_text(description: str, boxes: Sequence[str]) -> str:
 
 def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _wish(event: ImagePosted, explore: float) -> Wish:
-    """What the event asks of the engine; raises `BadRequest` where it asks for too much."""
-    if not 1 <= event.candidates <= MAX_CANDIDATES:
-        raise BadRequest(f"Between 1 and {MAX_CANDIDATES} captions can be asked for.")
-    seed = _seed(event.seed)
-    own = _own_boxes(event.own_boxes) if event.own_boxes else ()
-    return Wish(
-        style=event.style,
-        seed=seed,
-        candidates=event.candidates,
-        context=_clean(event.text)[:MAX_CONTEXT],
-        own_boxes=own,
-        explore=not own and event.style == "meme" and policy.explores(seed, explore),
-    )
-
-
-def _seed(given: int | None) -> int:
-    """The given seed, or a random one that people can type."""
-    if given is None:
-        return secrets.randbelow(2**31)
-    if not 0 <= given <= MAX_SEED:
-        raise BadRequest(f"A seed is a whole number from 0 to {MAX_SEED}.")
-    return given
-
-
-def _own_boxes(boxes: Iterable[str]) -> tuple[str, ...]:
-    """A user's words as they can be drawn and stored; raises `BadRequest` for none or too many."""
-    cleaned = tuple(_clean(box) for box in boxes)
-    if not any(cleaned):
-        raise BadRequest("There are no words to write on the picture.")
-    if len(cleaned) > MAX_BOXES or sum(map(len, cleaned)) > MAX_WORDS:
-        raise BadRequest(f"At most {MAX_WORDS} characters in {MAX_BOXES} boxes fit on a picture.")
-    return cleaned
-
-
-def _clean(text: str) -> str:
-    """One line, without control characters and halves of surrogate pairs."""
-    return "".join(char for char in " ".join(text.split()) if unicodedata.category(char) not in ("Cc", "Cs"))
 
 
 def _reply(record: MemeRecord, kept: Kept) -> MemeReply:

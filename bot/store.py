@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,83 +19,31 @@ from typing import Any, Self, TypeVar
 
 from sqlite_utils import Database
 
-from bot.events import BadRequest, Candidate, Gone, Kept, MemeRecord, NotFound, ReactionChanged
+from bot import people, places, requests
+from bot.events import (
+    BadRequest,
+    Candidate,
+    Forgotten,
+    Gone,
+    Kept,
+    MemeRecord,
+    NotFound,
+    Outcome,
+    Place,
+    Placed,
+    ReactionChanged,
+    Request,
+)
+from bot.schema import MIGRATIONS
 
 MAX_REACTIONS = 20
 """Different emoji that one user can put on one meme."""
 
+ANONYMOUS = "anonymous:"
+"""What the names of voters begin with whose names the platform keeps to itself."""
+
 Result = TypeVar("Result")
 Row = dict[str, Any]
-
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """CREATE TABLE memes (
-            id TEXT PRIMARY KEY,
-            platform TEXT NOT NULL,
-            chat TEXT NOT NULL,
-            message TEXT NOT NULL,
-            reply TEXT,
-            user TEXT NOT NULL,
-            created REAL NOT NULL,
-            posted REAL NOT NULL,
-            parent TEXT REFERENCES memes (id) ON DELETE SET NULL,
-            style TEXT NOT NULL,
-            seed INTEGER NOT NULL,
-            model TEXT NOT NULL,
-            template TEXT,
-            description TEXT NOT NULL,
-            alt TEXT NOT NULL,
-            boxes TEXT NOT NULL,
-            chosen INTEGER,
-            explored INTEGER NOT NULL,
-            spoiler INTEGER NOT NULL,
-            content_type TEXT NOT NULL,
-            picture TEXT,
-            source TEXT
-        )""",
-        "CREATE INDEX memes_by_chat ON memes (platform, chat, created)",
-        "CREATE UNIQUE INDEX memes_by_reply ON memes (platform, chat, reply)",
-        """CREATE TABLE candidates (
-            meme TEXT NOT NULL REFERENCES memes (id) ON DELETE CASCADE,
-            place INTEGER NOT NULL,
-            boxes TEXT NOT NULL,
-            logprob REAL NOT NULL,
-            reward REAL,
-            score REAL NOT NULL,
-            PRIMARY KEY (meme, place)
-        )""",
-        """CREATE TABLE reactions (
-            meme TEXT NOT NULL REFERENCES memes (id) ON DELETE CASCADE,
-            user TEXT NOT NULL,
-            emoji TEXT NOT NULL,
-            platform TEXT NOT NULL,
-            created REAL NOT NULL,
-            PRIMARY KEY (meme, user, emoji)
-        )""",
-        """CREATE TABLE settings (
-            platform TEXT NOT NULL,
-            chat TEXT NOT NULL,
-            key TEXT NOT NULL,
-            value TEXT NOT NULL,
-            PRIMARY KEY (platform, chat, key)
-        )""",
-        """CREATE TABLE consent (
-            platform TEXT NOT NULL,
-            chat TEXT NOT NULL,
-            user TEXT NOT NULL,
-            created REAL NOT NULL,
-            PRIMARY KEY (platform, chat)
-        )""",
-        """CREATE TABLE models (
-            id TEXT PRIMARY KEY,
-            path TEXT NOT NULL,
-            created REAL NOT NULL,
-            state TEXT NOT NULL,
-            report TEXT NOT NULL
-        )""",
-    ),
-)
-"""Statements that take a database from each version to the next; a published migration never changes."""
 
 
 class StoreError(Exception):
@@ -109,6 +58,8 @@ class Store:
         self.pictures = path.parent / "pictures"
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._closing = ExitStack()
+        self._new: list[tuple[Request, float, asyncio.Future[bool]]] = []
+        self._accepting: asyncio.Task[None] | None = None
         self._db: Database
 
     async def __aenter__(self) -> Self:
@@ -125,12 +76,81 @@ class Store:
         await self._call(self._closing.close)
         self._thread.shutdown()
 
+    async def accept(self, request: Request, at: float) -> bool:
+        """A row for a request, before its platform hears of it; False where there is one already.
+
+        Requests that come at once share a transaction: a hundred would wait for a hundred flushes of the disk.
+        """
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._new.append((request, at, done))
+        if self._accepting is None or self._accepting.done():
+            self._accepting = asyncio.create_task(self._accept_new())
+        return await done
+
+    async def _accept_new(self) -> None:
+        """Write what has come, until nothing more does; it ends with nobody's patience."""
+        while self._new:
+            batch, self._new = self._new, []
+            try:
+                known = await self._call(requests.accept, self._db, [(request, at) for request, at, _ in batch])
+            except Exception as error:
+                for _, _, done in batch:
+                    if not done.done():
+                        done.set_exception(error)
+            else:
+                for (_, _, done), new in zip(batch, known, strict=True):
+                    if not done.done():
+                        done.set_result(new)
+
+    async def unfinished(self, platform: str, now: float) -> list[Request]:
+        """Requests that an earlier process left behind, oldest first; those that are too late end as expired."""
+        return await self._call(requests.unfinished, self._db, platform, now)
+
+    async def concerns(self, platform: str, request: str, message: str) -> None:
+        await self._call(requests.concerns, self._db, platform, request, message)
+
+    async def sending(self, platform: str, request: str) -> bool:
+        """The answer is about to be sent; False where the request has ended."""
+        return await self._call(requests.sending, self._db, platform, request)
+
+    async def finish(self, platform: str, request: str, outcome: Outcome, why: str = "") -> None:
+        await self._call(requests.finish, self._db, platform, request, outcome, why)
+
+    async def withdraw(self, platform: str, chat: str, message: str, why: str) -> None:
+        """End what was asked of a message that is gone."""
+        await self._call(requests.withdraw, self._db, platform, chat, message, why)
+
+    async def counts(self, platform: str) -> dict[str, int]:
+        """Requests by state, and how many answers may have been sent twice ("resent")."""
+        return await self._call(requests.counts, self._db, platform)
+
+    async def settings(self, place: Place) -> dict[str, Any]:
+        """What was set for the chat or, where it was not, for its server."""
+        return await self._call(places.settings, self._db, place)
+
+    async def change_settings(self, place: Place, user: str, changes: Mapping[str, Any], at: float) -> None:
+        await self._call(places.change, self._db, place, user, changes, at)
+
+    async def opt_out(self, platform: str, user: str, out: bool, at: float) -> None:
+        await self._call(people.opt_out, self._db, platform, user, out, at)
+
+    async def opted_out(self, platform: str, user: str) -> bool:
+        return await self._call(people.opted_out, self._db, platform, user)
+
+    async def export(self, platform: str, user: str) -> dict[str, Any]:
+        """Every row that names the user."""
+        return await self._call(people.export, self._db, platform, user)
+
+    async def forget(self, platform: str, user: str) -> Forgotten:
+        """Remove the user's memes, pictures, votes and requests."""
+        return await self._call(self._forget, platform, user)
+
     async def add(self, meme: MemeRecord, kept: Kept) -> None:
         """A new meme with its candidates and pictures, all or nothing."""
         await self._call(self._add, meme, kept)
 
     async def sent(self, meme: str, message: str) -> None:
-        """The meme stands in its chat as this message."""
+        """The meme stands in its chat as this message; the request that it answers has ended."""
         await self._call(self._sent, meme, message)
 
     async def reply(self, platform: str, chat: str, message: str) -> str:
@@ -142,6 +162,44 @@ class Store:
     async def react(self, meme: str, change: ReactionChanged, at: float) -> bool:
         """Write one vote (`change.emoji` is normalised); False where it stood so already."""
         return await self._call(self._react, meme, change, at)
+
+    async def set_votes(
+        self, meme: str, platform: str, votes: Collection[tuple[str, str]], at: float, *, user: str | None = None
+    ) -> tuple[int, int]:
+        """Exactly these (user, emoji) votes stand on a meme, or these of one user; how many were new, and gone."""
+        return await self._call(self._set_votes, meme, platform, frozenset(votes), at, user)
+
+    async def count_votes(
+        self, meme: str, platform: str, totals: Mapping[str, int], at: float, *, named: bool
+    ) -> tuple[int, int]:
+        """So many votes an emoji without names; with `named`, named ones are part of them. How many new, and gone."""
+        return await self._call(self._count_votes, meme, platform, dict(totals), at, named)
+
+    async def clear_votes(self, meme: str, emoji: str | None) -> int:
+        """Remove all votes on a meme, or those with one emoji; how many there were."""
+        return await self._call(self._clear_votes, meme, emoji)
+
+    async def standing(self, platform: str, since: float) -> list[Placed]:
+        """Memes made since then that stand in a chat, newest first."""
+        where = "platform = ? AND created >= ? AND reply IS NOT NULL ORDER BY created DESC"
+        return await self._call(self._placed, where, platform, since)
+
+    async def about(self, platform: str, chat: str, message: str) -> list[Placed]:
+        """The memes made of this message's picture, or sent as this message."""
+        where = "platform = ? AND chat = ? AND ? IN (message, reply)"
+        return await self._call(self._placed, where, platform, chat, message)
+
+    async def delete(self, memes: Sequence[str]) -> None:
+        """Remove memes with their candidates, votes and pictures."""
+        await self._call(self._delete, memes)
+
+    async def tallies(self, place: Place, since: float) -> dict[str, dict[str, int]]:
+        """Votes by emoji on each meme of a chat, or of a server, made since then; memes without votes are left out."""
+        return await self._call(self._tallies, place, since)
+
+    async def votes(self, model: str) -> tuple[int, dict[str, int]]:
+        """How many memes a model made, and the votes on them by emoji."""
+        return await self._call(self._votes, model)
 
     async def record(self, meme: str, user: str = "") -> MemeRecord:
         (record,) = await self._call(self._records, [meme], user)
@@ -162,6 +220,10 @@ class Store:
     async def spoiler(self, meme: str) -> bool:
         row = await self._call(self._meme, "spoiler", "id = ?", meme)
         return bool(row["spoiler"])
+
+    async def check_kept(self, meme: str) -> None:
+        """Raises `Gone` where the picture without text is not kept any more."""
+        await self._call(self._path, meme, "source")
 
     async def prune(self, before: float) -> None:
         """Forget the pictures that were posted, and the memes that were made, before a time; sweep stray files."""
@@ -204,8 +266,10 @@ class Store:
                 "id": meme.id,
                 "platform": meme.platform,
                 "chat": meme.chat,
-                "message": kept.message,
+                "server": meme.server,
+                "message": meme.message,
                 "user": meme.user,
+                "author": meme.author,
                 "created": meme.created,
                 "posted": posted,
                 "parent": kept.parent,
@@ -235,6 +299,8 @@ class Store:
                 }
                 for place, candidate in enumerate(meme.candidates)
             )
+            if kept.request:
+                requests.made(self._db, meme.platform, kept.request, meme.id)
 
     def _keep(self, data: bytes) -> str:
         """Write a picture, named after its content, beside its target; flush it; rename it."""
@@ -255,6 +321,7 @@ class Store:
         with self._db.atomic():
             if self._db.execute("UPDATE memes SET reply = ? WHERE id = ?", [message, meme]).rowcount == 0:
                 raise NotFound("There is no such meme.")
+            requests.answered(self._db, meme)
 
     def _react(self, meme: str, change: ReactionChanged, at: float) -> bool:
         with self._db.atomic():
@@ -279,6 +346,104 @@ class Store:
         ).fetchone()
         if count >= MAX_REACTIONS:
             raise BadRequest(f"More than {MAX_REACTIONS} reactions to one meme are too many.")
+
+    def _set_votes(
+        self, meme: str, platform: str, votes: frozenset[tuple[str, str]], at: float, user: str | None
+    ) -> tuple[int, int]:
+        with self._db.atomic():
+            stood = {vote for vote in self._voted(meme, platform) if user in (None, vote[0])}
+            return self._replace_votes(meme, platform, stood, votes, at)
+
+    def _count_votes(self, meme: str, platform: str, totals: dict[str, int], at: float, named: bool) -> tuple[int, int]:
+        with self._db.atomic():
+            stood = self._voted(meme, platform)
+            nameless = {vote for vote in stood if vote[0].startswith(ANONYMOUS)}
+            if named:
+                signed = Counter(emoji for _, emoji in stood - nameless)
+                totals = {emoji: total - signed[emoji] for emoji, total in totals.items()}
+            votes = {
+                (f"{ANONYMOUS}{number}", emoji) for emoji, total in totals.items() for number in range(1, total + 1)
+            }
+            return self._replace_votes(meme, platform, nameless, votes, at)
+
+    def _voted(self, meme: str, platform: str) -> set[tuple[str, str]]:
+        """The (user, emoji) votes on a meme; raises `NotFound` where it is another platform's."""
+        if self._meme("platform", "id = ?", meme)["platform"] != platform:
+            raise NotFound("There is no such meme.")
+        rows = self._db.query("SELECT user, emoji FROM reactions WHERE meme = ?", [meme])
+        return {(row["user"], row["emoji"]) for row in rows}
+
+    def _replace_votes(
+        self, meme: str, platform: str, stood: Set[tuple[str, str]], votes: Set[tuple[str, str]], at: float
+    ) -> tuple[int, int]:
+        gone, new = stood - votes, votes - stood
+        self._db.conn.executemany(
+            "DELETE FROM reactions WHERE meme = ? AND user = ? AND emoji = ?", [(meme, *vote) for vote in gone]
+        )
+        self._db.conn.executemany(
+            "INSERT INTO reactions (meme, user, emoji, platform, created) VALUES (?, ?, ?, ?, ?)",
+            [(meme, *vote, platform, at) for vote in sorted(new)],
+        )
+        return len(new), len(gone)
+
+    def _clear_votes(self, meme: str, emoji: str | None) -> int:
+        with self._db.atomic():
+            cursor = self._db.execute(
+                "DELETE FROM reactions WHERE meme = ? AND (? IS NULL OR emoji = ?)", [meme, emoji, emoji]
+            )
+            return int(cursor.rowcount)
+
+    def _placed(self, where: str, *values: object) -> list[Placed]:
+        rows = self._db.query(f"SELECT id, chat, reply FROM memes WHERE {where}", values)  # noqa: S608
+        return [Placed(row["id"], row["chat"], row["reply"] or "") for row in rows]
+
+    def _delete(self, memes: Sequence[str]) -> None:
+        with self._db.atomic():
+            files = self._files("id", memes)
+            self._db.conn.executemany("DELETE FROM memes WHERE id = ?", [(meme,) for meme in memes])
+        self._sweep(files)
+
+    def _forget(self, platform: str, user: str) -> Forgotten:
+        with self._db.atomic():
+            rows = self._db.query("SELECT id FROM memes WHERE platform = ? AND ? IN (user, author)", [platform, user])
+            files = self._files("id", [row["id"] for row in rows])
+            forgotten = people.forget(self._db, platform, user)
+        self._sweep(files)
+        return forgotten
+
+    def _files(self, column: str, values: Sequence[str]) -> set[str]:
+        """Names of the picture files of some memes."""
+        files: set[str] = set()
+        for value in values:
+            rows = self._db.query(f"SELECT picture, source FROM memes WHERE {column} = ?", [value])  # noqa: S608
+            files |= {name for row in rows for name in row.values() if name is not None}
+        return files
+
+    def _sweep(self, files: Iterable[str]) -> None:
+        """Remove those of the files that no meme names any more."""
+        for name in files:
+            if not (self._files("picture", [name]) or self._files("source", [name])):
+                self.pictures.joinpath(name).unlink(missing_ok=True)
+
+    def _tallies(self, place: Place, since: float) -> dict[str, dict[str, int]]:
+        column, value = ("chat", place.chat) if place.chat else ("server", place.server)
+        rows = self._db.query(
+            "SELECT meme, emoji, count(*) AS count FROM reactions JOIN memes ON memes.id = meme "  # noqa: S608
+            f"WHERE memes.platform = ? AND memes.{column} = ? AND memes.created >= ? GROUP BY meme, emoji",
+            [place.platform, value, since],
+        )
+        tallies: dict[str, dict[str, int]] = {}
+        for row in rows:
+            tallies.setdefault(row["meme"], {})[row["emoji"]] = row["count"]
+        return tallies
+
+    def _votes(self, model: str) -> tuple[int, dict[str, int]]:
+        (memes,) = self._db.execute("SELECT count(*) FROM memes WHERE model = ?", [model]).fetchone()
+        rows = self._db.execute(
+            "SELECT emoji, count(*) FROM reactions JOIN memes ON memes.id = meme WHERE model = ? GROUP BY emoji",
+            [model],
+        )
+        return memes, dict(rows.fetchall())
 
     def _latest(self, platform: str, chat: str, user: str, limit: int) -> list[MemeRecord]:
         newest_first = self._db.query(
@@ -307,19 +472,20 @@ class Store:
             raise NotFound("There is no such meme.")
         return row
 
-    def _file(self, meme: str, column: str) -> bytes:
+    def _path(self, meme: str, column: str) -> Path:
         name: str | None = self._meme(column, "id = ?", meme)[column]
-        if name is None:
+        if name is None or not self.pictures.joinpath(name).exists():
             raise Gone("This picture is not kept any more.")
-        try:
-            return self.pictures.joinpath(name).read_bytes()
-        except FileNotFoundError as error:
-            raise Gone("This picture is not kept any more.") from error
+        return self.pictures / name
+
+    def _file(self, meme: str, column: str) -> bytes:
+        return self._path(meme, column).read_bytes()
 
     def _prune(self, before: float) -> None:
         with self._db.atomic():
             self._db.execute("UPDATE memes SET source = NULL WHERE posted < ?", [before])
             self._db.execute("UPDATE memes SET picture = NULL WHERE created < ?", [before])
+            requests.prune(self._db, before)
         named = self._db.query("SELECT picture AS name FROM memes UNION SELECT source FROM memes")
         kept = {row["name"] for row in named}
         for file in self.pictures.iterdir():
@@ -341,6 +507,19 @@ def examine(path: Path) -> str:
     except sqlite3.Error as error:
         raise StoreError(f"The database {path} cannot be used: {error}.") from error
     return f"{path} holds {memes} memes"
+
+
+def chats(path: Path, platform: str, limit: int = 20) -> list[str]:
+    """The chats of a platform in which memes were made last, read beside a running bot; none where nothing is there."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(
+                "SELECT chat FROM memes WHERE platform = ? GROUP BY chat ORDER BY max(created) DESC LIMIT ?",
+                [platform, limit],
+            )
+            return [chat for (chat,) in rows]
+    except sqlite3.Error:
+        return []
 
 
 def _connected(path: Path) -> Database:
@@ -408,6 +587,10 @@ def _record(meme: Row, candidates: list[Row], reactions: list[Row], user: str) -
         content_type=meme["content_type"],
         reactions=counts,
         mine=tuple(reaction["emoji"] for reaction in reactions if reaction["user"] == user),
+        server=meme["server"],
+        message=meme["message"],
+        reply=meme["reply"] or "",
+        author=meme["author"],
     )
 
 

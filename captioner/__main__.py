@@ -35,6 +35,7 @@ def arguments() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_audit(commands)
     return parser
 
 
@@ -189,6 +190,9 @@ def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="measure a model on captions")
     _add_data(parser)
     parser.add_argument("--split", choices=("train", "dev", "test", "all"), required=True)
+    parser.add_argument(
+        "--by", choices=("caption", "template", "picture"), default="caption", help="what the sets are split by"
+    )
     parser.add_argument("--json", action="store_true", help="one object instead of a table")
     _add_model(parser)
     parser.set_defaults(run=_evaluate)
@@ -198,8 +202,27 @@ def _evaluate(options: argparse.Namespace) -> int:
     from captioner.evaluate import evaluate, table
 
     captioner = Captioner.load(options.model, device=options.device, threads=options.threads)
-    figures = evaluate(captioner, {name: Path(folder) for name, folder in options.data}, options.split)
+    figures = evaluate(captioner, {name: Path(folder) for name, folder in options.data}, options.split, options.by)
     print(json.dumps(figures) if options.json else table(figures))
+    return 0
+
+
+def _add_audit(commands: Any) -> None:
+    parser = commands.add_parser("audit", help="count what groups of people captions speak of, and how")
+    _add_data(parser)
+    parser.add_argument("--json", action="store_true", help="one object instead of a table")
+    _add_model(parser)
+    parser.set_defaults(run=_audit)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from captioner.audit import as_json, audit, table
+
+    captioner = None
+    if options.model:
+        captioner = Captioner.load(options.model, device=options.device, threads=options.threads)
+    tallies = audit({name: Path(folder) for name, folder in options.data}, captioner)
+    print(json.dumps(as_json(tallies)) if options.json else table(tallies))
     return 0
 
 

@@ -4,13 +4,15 @@
 """
 
 import hashlib
+import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from captioner.data.samples import fingerprint
 from captioner.encoders import build
 from captioner.fonts import Fonts
 from captioner.images import Limits, Picture
+from captioner.layouts import layout_for
 from captioner.search import Hypothesis, Lane, Method, Rules, Search, search
 from captioner.tokenizer import VOTES, normalise
 
@@ -37,6 +40,17 @@ _WIDTH = 4
 _SPARE = 1
 """Hypotheses beyond what is asked for: some may not be said."""
 _TRIES = 3
+_NAMED = 3.0
+"""Added to the logit of a word that is surely seen or was posted with the picture; a doubtful one gets less."""
+_UNNAMED = -3.0
+"""Added to the logit of the end as long as none of these words was written."""
+_WORDS, _SURE = 6, 0.15
+"""Words that are favoured at most, and how likely each must be."""
+_TWICE = 0.5
+"""How much of the doubt about a word is left when the description has it, too."""
+_STUTTER = 3.0
+"""Taken from the score for every third time and more that a word is said."""
+_LONG = re.compile(r"\w{4,}")
 
 
 @dataclass(frozen=True)
@@ -72,23 +86,46 @@ class Captioned:
     captions: tuple[Caption, ...]
     description: str
     template: tuple[str, float] | None
+    """Which known template the picture is, and how surely."""
     seed: int
     model: str
+    mirrored: bool = False
+    """Whether the template's left and right are swapped on the picture."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the best caption is chosen by: the weights of its likelihood, of the votes that it may expect, of the chance
+    that it names what is seen, and of reading as a meme."""
+
+    likelihood: float = 1.0
+    reward: float = 12.0
+    matching: float = 6.0
+    voice: float = 1.0
 
 
 class Captioner:
     """A loaded model with its encoder and fonts; `Captioner.load` makes one."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str, fonts: Fonts, limits: Limits, max_side: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str, fonts: Fonts, limits: Limits, max_side: int, ranking: Ranking
+    ) -> None:
         self.name = checkpoint.name
         self.device = torch.device(device)
-        self.fonts, self.limits, self.max_side = fonts, limits, max_side
+        self.fonts, self.limits, self.max_side, self.ranking = fonts, limits, max_side, ranking
         self.tokenizer = checkpoint.tokenizer
         self.encoder = build(checkpoint.encoder).to(self.device)
         self.reduction = checkpoint.reduction.to(self.device)
         self.decoder = checkpoint.decoder.to(self.device).eval()
+        self.mixture = checkpoint.mixture
+        if self.mixture:
+            self.mixture.gate.to(self.device)
         self.rules = Rules(self.tokenizer, self.device)
         self.fingerprints = checkpoint.fingerprints
+        self.templates = checkpoint.templates.to(self.device) if checkpoint.templates else None
+        self.reward, self.voice = checkpoint.reward, checkpoint.voice
+        self.keywords = checkpoint.keywords.to(self.device) if checkpoint.keywords else None
+        self.named = [self._forms(word) for word in self.keywords.words] if self.keywords else []
 
     @classmethod
     def load(
@@ -100,6 +137,7 @@ class Captioner:
         limits: Limits = Limits(),  # noqa: B008, frozen
         font: str | None = None,
         max_side: int = 2048,
+        ranking: Ranking = Ranking(),
     ) -> "Captioner":
         """Loads a checkpoint file, or the shipped one.
 
@@ -110,16 +148,27 @@ class Captioner:
         # Full precision on a GPU as well: captions should not depend on where they are written.
         torch.backends.cudnn.allow_tf32 = False
         checkpoint = Checkpoint.load(model or shipped())
-        return cls(checkpoint, _device(device), Fonts.resolve(font), limits, max_side)
+        return cls(checkpoint, _device(device), Fonts.resolve(font), limits, max_side, ranking)
 
     def read(self, data: bytes) -> Picture:
         """Untrusted bytes to an upright RGB picture, at most `max_side` long; raises ImageError with a sentence."""
         picture = images.read(data, self.limits)
         return replace(picture, image=images.scaled(picture.image, self.max_side))
 
-    def draw(self, picture: Picture, boxes: Sequence[str]) -> Image.Image:
-        """The picture with the boxes written on it."""
-        return drawing.draw(picture.image, boxes, self.fonts)
+    def draw(
+        self, picture: Picture, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+    ) -> Image.Image:
+        """The picture with the boxes written on it: where they belong on a known template, else where it is calm."""
+        return drawing.paint(
+            picture.image.convert("RGB"), self.letter(picture.image, boxes, template, mirrored=mirrored)
+        )
+
+    def letter(
+        self, image: Image.Image, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+    ) -> list[drawing.Lettering]:
+        """The boxes as `draw` paints them on an RGB picture: for animations, whose frames all get the same."""
+        layout = layout_for(template, len(boxes), mirrored=mirrored) if template else None
+        return drawing.laid_out(image, boxes, self.fonts, layout)
 
     @torch.inference_mode()
     def caption(self, jobs: Sequence[tuple[Picture, Wish]]) -> list[Captioned]:
@@ -145,26 +194,65 @@ class Captioner:
         """Captions of grids (B, R, D): descriptions and memes in one search, and again where too few may be said."""
         described: list[list[Caption]] = [[] for _ in wishes]
         written: list[list[Caption]] = [[] for _ in wishes]
+        seen = [self._seen(grids[i : i + 1], wish) for i, wish in enumerate(wishes)]
         lanes = [self._description(i) for i in range(len(wishes))]
-        lanes += [lane for i in range(len(wishes)) for lane in self._caption(i, wishes[i], seeds[i])]
+        lanes += [lane for i in range(len(wishes)) for lane in self._caption(i, wishes[i], seeds[i], seen[i])]
         for attempt in range(_TRIES):
-            for lane, hypotheses in zip(lanes, search(self.decoder, self.rules, grids, lanes), strict=True):
+            found = search(self.decoder, self.rules, grids, lanes, self.mixture)
+            for lane, hypotheses in zip(lanes, found, strict=True):
                 if lane.how is _DESCRIBE:
                     self._add(described[lane.picture], hypotheses, "describe")
                 else:
                     self._add(written[lane.picture], hypotheses, wishes[lane.picture].style)
             short = [i for i, w in enumerate(wishes) if w.search == "sample" and len(written[i]) < w.n]
-            lanes = [lane for i in short for lane in self._caption(i, wishes[i], seeds[i] + attempt + 1)]
+            lanes = [lane for i in short for lane in self._caption(i, wishes[i], seeds[i] + attempt + 1, seen[i])]
             if not lanes:
                 break
-        return [self._captioned(*parts) for parts in zip(wishes, described, written, strict=True)]
+        return [self._captioned(*parts) for parts in zip(wishes, described, written, seen, strict=True)]
 
-    def _captioned(self, wish: Wish, described: list[Caption], written: list[Caption]) -> Captioned:
+    def _seen(self, grid: Tensor, wish: Wish) -> "Seen":
+        """What a picture (1, R, D) shows, alone as in a batch: its template, or else words to favour."""
+        template = self.templates.recognise(grid)[0] if self.templates else None
+        if template and self.templates:
+            return Seen(template, self.templates.is_mirrored(template[0], grid[0]), self._context(wish.context))
+        chances = self._context(wish.context)
+        if self.keywords and wish.style == "meme":
+            each = self.keywords(grid)[0]
+            for place in each.topk(min(_WORDS, len(each))).indices.tolist():
+                if (chance := float(each[place])) >= _SURE:
+                    chances |= {i: max(chance, chances.get(i, 0.0)) for i in self.named[place]}
+        return Seen(None, False, chances)
+
+    def _captioned(self, wish: Wish, described: list[Caption], written: list[Caption], seen: "Seen") -> Captioned:
         described = sorted(described, key=lambda c: -c.score) or [_NOTHING]
         captions = written or described
+        if wish.style == "meme":
+            captions = self._judged(captions, seen, described[0].boxes[0])
         if not wish.explore:
             captions = sorted(captions, key=lambda c: -c.score)
-        return Captioned(tuple(captions[: wish.n]), described[0].boxes[0], None, wish.seed, self.name)
+        description = described[0].boxes[0]
+        return Captioned(tuple(captions[: wish.n]), description, seen.template, wish.seed, self.name, seen.mirrored)
+
+    def _judged(self, captions: list[Caption], seen: "Seen", description: str) -> list[Caption]:
+        """The captions with the votes that they may expect, and scored by the ranking's weights."""
+        votes: Sequence[float | None] = [None] * len(captions)
+        if self.reward:
+            template = seen.template[0] if seen.template else None
+            votes = self.reward.score([c.boxes for c in captions], template).mean.tolist()
+        told = set(self.tokenizer.encode([description]))
+        return [
+            replace(caption, reward=vote, score=self._score(caption, vote or 0.0, seen, told))
+            for caption, vote in zip(captions, votes, strict=True)
+        ]
+
+    def _score(self, caption: Caption, vote: float, seen: "Seen", told: set[int]) -> float:
+        by, ids = self.ranking, self.tokenizer.encode(caption.boxes)
+        # What the description names as well is the surer.
+        named = [1 - (1 - seen.chances[i]) * (_TWICE if i in told else 1) for i in ids if i in seen.chances]
+        voice = self.voice.score(ids) if self.voice and not seen.template else 0.0
+        stutter = sum(max(0, count - 2) for count in Counter(_LONG.findall(" ".join(caption.boxes))).values())
+        score = by.likelihood * caption.score + by.reward * vote + by.voice * voice - _STUTTER * stutter
+        return score + by.matching * max(named, default=0.0)
 
     @torch.inference_mode()
     def explain(self, picture: Picture, boxes: Sequence[str], style: Style = "meme") -> bytes:
@@ -179,13 +267,16 @@ class Captioner:
     def _description(self, picture: int) -> Lane:
         return Lane(picture, tuple(self.tokenizer.prefix("describe")), _DESCRIBE)
 
-    def _caption(self, picture: int, wish: Wish, seed: int) -> list[Lane]:
+    def _caption(self, picture: int, wish: Wish, seed: int, seen: "Seen") -> list[Lane]:
         """The lane that fulfils a wish; none where the description already does."""
         how = _how(wish)
         if how is None:
             return []
         prefix = self.tokenizer.prefix(wish.style, self._vote(wish.style))
-        return [Lane(picture, tuple(prefix), how, seed, self._favour(wish.context))]
+        favour = {i: _NAMED + math.log(chance) for i, chance in seen.chances.items()}
+        if favour:
+            favour[self.tokenizer.eos] = _UNNAMED
+        return [Lane(picture, tuple(prefix), how, seed, tuple(favour.items()))]
 
     def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], style: Style) -> None:
         """Appends what may be said: not blocked, not said already, and no meme that copies a training caption."""
@@ -208,25 +299,27 @@ class Captioner:
         place = int(np.searchsorted(self.fingerprints, key))
         return place < len(self.fingerprints) and bool(self.fingerprints[place] == key)
 
-    def _favour(self, context: str) -> Tensor | None:
-        """What the words that were posted with a picture add to the logits (V,); None if there are none."""
+    def _context(self, context: str) -> dict[int, float]:
+        """The ids of the words that were posted with a picture, each as good as surely seen."""
         words = set(re.findall(r"[^\W\d_]{4,}", normalise(context)))
-        pieces = [self.tokenizer.encode([word])[:-1] for word in words]
-        # Of a word in several pieces, the first begins too many others.
-        whole = [ids[0] for ids in pieces if len(ids) == 1]
-        if not whole:
-            return None
-        favour = torch.zeros(len(self.tokenizer), device=self.device)
-        favour[whole] = _CONTEXT
-        return favour
+        return {i: 1.0 for word in words for i in self._forms(word)}
+
+    def _forms(self, word: str) -> list[int]:
+        """The ids that write a word or its plural. Of a word in several pieces, the first begins too many others."""
+        pieces = [self.tokenizer.encode([form])[:-1] for form in (word, word + "s")]
+        return [ids[0] for ids in pieces if len(ids) == 1]
 
     @staticmethod
     def _vote(style: Style) -> int | None:
         return VOTES - 1 if style == "meme" else None
 
 
-_CONTEXT = 2.5
-"""Added to the logits of a context word: enough to be taken up, too little to be stuttered."""
+class Seen(NamedTuple):
+    """What is known of a picture before a word is written; `chances` tells how likely ids name what is there."""
+
+    template: tuple[str, float] | None
+    mirrored: bool
+    chances: dict[int, float]
 
 
 def shipped() -> Path:
@@ -245,7 +338,7 @@ def _how(wish: Wish) -> Search | None:
     width = max(_WIDTH, wish.n + _SPARE)
     if wish.style == "describe":
         return Search(wish.search, width=width, steps=24, max_boxes=1)
-    return Search(wish.search, width=width, least=4)
+    return Search(wish.search, width=width, least=6, length_power=1.0)
 
 
 def _seed(pixels: Tensor, seed: int) -> int:

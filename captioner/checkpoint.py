@@ -14,7 +14,13 @@ from torch import Tensor
 
 from captioner.decoders import DECODERS, AttentionGRU
 from captioner.encoders import DEFAULT, Reduction, is_known
+from captioner.keywords import Keywords
+from captioner.mixture import Gate, Mixture
+from captioner.ngrams import NGrams
+from captioner.reward import Reward
+from captioner.templates import Templates
 from captioner.tokenizer import CaptionTokenizer
+from captioner.voice import Voice
 
 FORMAT = "quipbot-1"
 
@@ -37,12 +43,38 @@ class Checkpoint:
     """Sorted 32-bit hashes of the training captions, to refuse copies."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Data, recipe, seed and figures, for people and for the model card."""
+    gate: Gate = field(init=False)
+    """Lets the counts in, where there are any."""
+    ngrams: NGrams | None = None
+    """Counts of the training memes' words, which the decoder's probabilities are mixed with."""
+    templates: Templates | None = None
+    reward: Reward | None = None
+    keywords: Keywords | None = None
+    voice: Voice | None = None
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.tokenizer.unk)
+
+    @property
+    def mixture(self) -> Mixture | None:
+        return Mixture(self.ngrams, self.gate) if self.ngrams else None
 
     def save(self, file: Path) -> None:
         """Half precision; written beside the target, flushed and renamed."""
         tensors = {f"decoder.{k}": v.half().contiguous() for k, v in self.decoder.state_dict().items()}
         tensors |= {f"reduction.{k}": v.half().contiguous() for k, v in self.reduction.state_dict().items()}
         tensors["fingerprints"] = torch.from_numpy(self.fingerprints.astype(np.uint32).view(np.int32))
+        if self.ngrams:
+            tensors |= {f"ngrams.{k}": v.contiguous() for k, v in self.ngrams.tensors().items()}
+            tensors["gate.weigh.weight"] = self.gate.weigh.weight.detach()
+        if self.templates:
+            tensors |= {f"templates.{k}": _halved(v) for k, v in self.templates.tensors().items()}
+        if self.keywords:
+            tensors |= {f"keywords.{k}": _halved(v) for k, v in self.keywords.state_dict().items()}
+        if self.voice:
+            tensors["voice"] = self.voice.odds.half()
+        if self.reward:
+            tensors |= {f"reward.{k}": v for k, v in self.reward.tensors().items()}
         about = {
             "format": FORMAT,
             "name": self.name,
@@ -51,6 +83,8 @@ class Checkpoint:
             "config": json.dumps(asdict(self.decoder.config)),
             "tokenizer": self.tokenizer.to_json(),
             "facts": json.dumps(self.facts),
+            "templates": json.dumps(self.templates.names if self.templates else []),
+            "keywords": json.dumps(self.keywords.words if self.keywords else []),
         }
         part = file.with_name(file.name + ".part")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +118,7 @@ class Checkpoint:
         decoder.load_state_dict(_under("decoder.", tensors))
         reduction = Reduction(*tensors["reduction.basis"].shape)
         reduction.load_state_dict(_under("reduction.", tensors))
-        return cls(
+        made = cls(
             decoder.eval(),
             reduction,
             CaptionTokenizer(about["tokenizer"]),
@@ -94,7 +128,25 @@ class Checkpoint:
             tensors["fingerprints"].numpy().view(np.uint32),
             json.loads(about["facts"]),
         )
+        if counts := _under("ngrams.", tensors):
+            made.ngrams = NGrams.from_tensors(counts)
+            made.gate.load_state_dict(_under("gate.", tensors))
+        if parts := _under("templates.", tensors):
+            made.templates = Templates.from_tensors(json.loads(about["templates"]), parts)
+        if parts := _under("reward.", tensors):
+            made.reward = Reward.from_tensors(parts, made.tokenizer)
+        if parts := _under("keywords.", tensors):
+            made.keywords = Keywords(reduction.basis.shape[1], json.loads(about["keywords"])).eval()
+            made.keywords.load_state_dict(parts)
+        made.voice = Voice(tensors["voice"]) if "voice" in tensors else None
+        return made
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().contiguous()
+    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
+    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}

@@ -1,16 +1,20 @@
-"""Meme text on pictures: white capitals with a black outline, fitted so that no ink leaves the picture.
+"""Meme text on pictures: outlined capitals, fitted so that no ink leaves the picture.
 
-One box stands at the bottom; of two, the first is at the top and the second at the bottom (an empty one keeps its
-place, so that `("text", "")` is text at the top); three and more are spread evenly from top to bottom.
+On a known template the boxes go where its layout says. Elsewhere one box stands at the top or the bottom, wherever
+the picture is calmer; of two, the first is at the top and the second at the bottom (an empty one keeps its place, so
+that `("text", "")` is text at the top); three and more are spread evenly from top to bottom.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import Image, ImageDraw
 
+from captioner.calm import Busyness, busyness
 from captioner.fonts import EmojiFace, Fonts
+from captioner.layouts import Ink, Layout
 from captioner.script import Run, runs
 from captioner.typeset import EMOJI_HEIGHT, Line, Text, baselines, measured_run, outline, spaced
 
@@ -25,6 +29,13 @@ _MARGIN = 0.02
 """Space around the text, as a share of the picture's shorter side."""
 _SHORT_TEXT = 0.3
 """Share of the picture's height that one box may take while its text is readable in it."""
+_SHORTER_TEXT = (0.2, 0.13)
+"""Shares that hide less of the picture, tried where the text is readable in them."""
+_SMALL_TEXT = 0.1
+"""The share of what there is to see that must be saved for text of half the size."""
+_IN_LAYOUT = 1 / 34
+_IN_LAYOUT_PIXELS = 10
+"""Below these sizes a layout's box is too small for its text."""
 _BREAKING = 1.5
 """Words are broken only up to this multiple of the smallest readable size."""
 _ATTEMPTS = 6
@@ -61,6 +72,7 @@ class Lettering:
     outlines: list[tuple[Image.Image, tuple[int, int]]] = field(default_factory=list)
     letters: list[tuple[Image.Image, tuple[int, int]]] = field(default_factory=list)
     emoji: list[tuple[Image.Image, tuple[int, int]]] = field(default_factory=list)
+    colour: Ink = "light"
 
     @property
     def ink(self) -> Rect:
@@ -70,38 +82,94 @@ class Lettering:
         return min(lefts), min(tops), max(rights), max(bottoms)
 
     def moved(self, x: int, y: int) -> "Lettering":
-        layers = (
+        outlines, letters, emoji = (
             [(image, (left + x, top + y)) for image, (left, top) in layer]
             for layer in (self.outlines, self.letters, self.emoji)
         )
-        return Lettering(self.size, *layers)
+        return Lettering(self.size, outlines, letters, emoji, self.colour)
 
 
-def draw(image: Image.Image, boxes: Sequence[str], fonts: Fonts) -> Image.Image:
-    """A new RGB image of the same size with `boxes` drawn on it, top to bottom. Any thread may call it.
+def draw(
+    image: Image.Image,
+    boxes: Sequence[str],
+    fonts: Fonts,
+    layout: Layout | None = None,
+    attention: np.ndarray | None = None,
+) -> Image.Image:
+    """A new RGB image of the same size with `boxes` drawn on it. Any thread may call it.
 
-    Text that is too long at the smallest size ends in an ellipsis; characters that no font has are left out.
+    `layout` is that of a known template for as many boxes; a text that does not fit its box there sends all of them to
+    top and bottom. `attention` (R,), over a square grid of places, tells what should stay visible elsewhere. Text that
+    is too long at the smallest size ends in an ellipsis; characters that no font has are left out.
     """
     picture = image.convert("RGB")
-    for lettering in letter(image.size, boxes, fonts):
+    return paint(picture, laid_out(picture, boxes, fonts, layout, attention))
+
+
+def laid_out(
+    picture: Image.Image,
+    boxes: Sequence[str],
+    fonts: Fonts,
+    layout: Layout | None = None,
+    attention: np.ndarray | None = None,
+) -> list[Lettering]:
+    """The boxes as `draw` paints them on this RGB picture."""
+    letterings = arranged(picture.size, boxes, fonts, layout) if layout else None
+    if letterings is None:
+        letterings = letter(picture.size, boxes, fonts, busyness(picture, attention))
+    return letterings
+
+
+def paint(picture: Image.Image, letterings: Sequence[Lettering]) -> Image.Image:
+    """The RGB picture itself, painted on."""
+    for lettering in letterings:
+        letters, outlines = ("white", "black") if lettering.colour == "light" else ("black", "white")
         for mask, at in lettering.outlines:
-            picture.paste("black", at, mask)
+            picture.paste(outlines, at, mask)
         for mask, at in lettering.letters:
-            picture.paste("white", at, mask)
+            picture.paste(letters, at, mask)
         for emoji, at in lettering.emoji:
             picture.paste(emoji, at, emoji)
     return picture
 
 
-def letter(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts) -> list[Lettering]:
+def letter(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, busy: Busyness | None = None) -> list[Lettering]:
     """The boxes that have ink, painted for a picture of `size` (width, height); their inks do not overlap."""
-    with fonts.lock:
-        placed = [_letter_box(box, area, size, fonts) for box, area in _areas(boxes, size)]
-    return [lettering for lettering in placed if lettering and (lettering.outlines or lettering.emoji)]
+    placed = [_calmest(box, areas, size, fonts, busy) for box, areas in _areas(boxes, size)]
+    return [lettering for lettering in placed if lettering]
 
 
-def _areas(boxes: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, _Area]]:
-    """Each box and its share of the height; boxes that find no room join the last one that does."""
+def arranged(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, layout: Layout) -> list[Lettering] | None:
+    """The boxes that have ink in those of a layout; None where their number differs or a text does not fit."""
+    if len(boxes) != len(layout):
+        return None
+    side, cap = min(size), fonts.primary.cap_height
+    smallest = max(_IN_LAYOUT_PIXELS, round(side * _IN_LAYOUT))
+    largest = max(smallest, round(side * _LARGEST_CAPITAL / cap))
+    placed: list[Lettering] = []
+    for words, box in zip(boxes, layout, strict=True):
+        area = _Area(_inside(box.at, size), 0.5)
+        with fonts.lock:
+            text = Text.of(words, fonts)
+            if not text.length:
+                continue
+            lettering = _Setter(area, text, fonts).largest(range(smallest, largest), area.height, breaking=False)
+        if lettering is None:
+            return None
+        lettering.colour = box.ink
+        placed.append(lettering)
+    return [lettering for lettering in placed if lettering.outlines or lettering.emoji]
+
+
+def _inside(at: tuple[float, float, float, float], size: tuple[int, int]) -> Rect:
+    """A box given in fractions in pixels, a pixel or more from the edges of the picture."""
+    width, height = size
+    left, top = (max(1, math.ceil(share * side)) for share, side in zip(at[:2], size, strict=True))
+    return left, top, min(width - 1, math.floor(at[2] * width)), min(height - 1, math.floor(at[3] * height))
+
+
+def _areas(boxes: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, list[_Area]]]:
+    """Each box and where it can go: its share of the height; boxes that find no room join the last one that does."""
     width, height = size
     margin = max(1, round(min(size) * _MARGIN))
     room = max(1, (height - margin) // (2 * _SMALLEST_PIXELS))
@@ -111,26 +179,62 @@ def _areas(boxes: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, _
     for number, box in enumerate(boxes):
         top, bottom = margin + math.ceil(number * share), math.floor((number + 1) * share)
         anchor = 1.0 if number == len(boxes) - 1 else 0.0 if number == 0 else 0.5
-        yield box, _Area((margin, top, width - margin, bottom), anchor)
+        anchors = (1.0, 0.0) if len(boxes) == 1 else (anchor,)
+        yield box, [_Area((margin, top, width - margin, bottom), anchor) for anchor in anchors]
 
 
-def _letter_box(words: str, area: _Area, size: tuple[int, int], fonts: Fonts) -> Lettering | None:
+def _calmest(
+    words: str, areas: Sequence[_Area], size: tuple[int, int], fonts: Fonts, busy: Busyness | None
+) -> Lettering | None:
+    """The text in the area and at the readable size that hide least for their legibility; None for one without ink."""
+    with fonts.lock:
+        text = Text.of(words, fonts)
+        if busy is None:
+            return _letter_box(text, areas[0], size, fonts)
+        found = [_letter_box(text, area, size, fonts) for area in areas]
+        found += [_smaller(text, area, size, fonts, short) for area in areas for short in _SHORTER_TEXT]
+    tried = [lettering for lettering in found if lettering]
+    return min(tried, key=lambda lettering: _cost(lettering, size, busy), default=None)
+
+
+def _cost(lettering: Lettering, size: tuple[int, int], busy: Busyness) -> float:
+    left, top, right, bottom = lettering.ink
+    hidden = busy.under(left / size[0], top / size[1], right / size[0], bottom / size[1])
+    return hidden - _SMALL_TEXT * math.log2(lettering.size / min(size))
+
+
+def _letter_box(text: Text, area: _Area, size: tuple[int, int], fonts: Fonts) -> Lettering | None:
     """The text at the largest size that fits: in part of the area, with long words broken, in all of it, shortened."""
-    text = Text.of(words, fonts)
     if not text.length or area.width < 1 or area.height < 1:
         return None
-    side = min(size)
-    smallest = max(_SMALLEST_PIXELS, round(side * _SMALLEST))
-    readable = max(smallest, round(side * _READABLE))
-    largest = max(readable, _LARGEST_PIXELS, round(side * _LARGEST_CAPITAL / fonts.primary.cap_height))
+    smallest, readable, largest = _sizes(size, fonts)
     short = min(area.height, round(size[1] * _SHORT_TEXT))
     setter = _Setter(area, text, fonts)
-    return (
+    lettering = (
         setter.largest(range(readable, largest), short, breaking=False)
         or setter.largest(range(readable, min(largest, round(readable * _BREAKING))), short, breaking=True)
         or setter.largest(range(smallest, readable), area.height, breaking=True)
         or setter.shortened(smallest)
     )
+    return lettering if lettering and (lettering.outlines or lettering.emoji) else None
+
+
+def _smaller(text: Text, area: _Area, size: tuple[int, int], fonts: Fonts, short: float) -> Lettering | None:
+    """The text in less of the area than `_letter_box` takes, if it is still readable there."""
+    if not text.length or area.width < 1 or area.height < 1:
+        return None
+    _, readable, largest = _sizes(size, fonts)
+    part = min(area.height, round(size[1] * short))
+    lettering = _Setter(area, text, fonts).largest(range(readable, largest), part, breaking=False)
+    return lettering if lettering and (lettering.outlines or lettering.emoji) else None
+
+
+def _sizes(size: tuple[int, int], fonts: Fonts) -> tuple[int, int, int]:
+    """The smallest, the smallest readable and the largest size of type on a picture of `size`."""
+    side = min(size)
+    smallest = max(_SMALLEST_PIXELS, round(side * _SMALLEST))
+    readable = max(smallest, round(side * _READABLE))
+    return smallest, readable, max(readable, _LARGEST_PIXELS, round(side * _LARGEST_CAPITAL / fonts.primary.cap_height))
 
 
 class _Setter:

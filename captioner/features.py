@@ -23,6 +23,8 @@ class Features:
 
     grids: np.ndarray
     rows: dict[Path, range]
+    views: int
+    """Of every picture."""
 
 
 @torch.inference_mode()
@@ -52,7 +54,7 @@ def features(
             grids[rows[picture].start : rows[picture].stop] = _reduced(encoder, reduction, images).half().numpy()
         grids.flush()
         file.with_suffix(".part").rename(file)
-    return Features(np.load(file), rows)
+    return Features(np.load(file), rows, count)
 
 
 @torch.inference_mode()

@@ -98,12 +98,12 @@ def read(data: bytes, limits: Limits = Limits()) -> Picture:
         raise ImageError("The file is empty.")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"The file is larger than {limits.max_bytes / 1e6:g} MB.")
-    with _quiet_pillow(), _opened(data, limits) as source:
+    with quiet_pillow(), _opened(data, limits) as source:
         form = "JPEG" if source.format == "MPO" else str(source.format)
         frames = _frames(source, data)
         try:
             source.load()
-            image = _rgb(source)
+            image = rgb(source)
         except _DECODER_ERRORS as error:
             raise ImageError("The picture cannot be read: its file is damaged or incomplete.") from error
     return Picture(image, form, frames)
@@ -185,7 +185,7 @@ def _palette_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _rgb(source: Image.Image) -> Image.Image:
+def rgb(source: Image.Image) -> Image.Image:
     """The decoded frame upright, in sRGB, on white, as a plain `Image` without metadata."""
     turn = _UPRIGHT.get(_orientation(source))
     profile = source.info.get("icc_profile")
@@ -245,7 +245,7 @@ _quiet_filters = warnings.catch_warnings()
 
 
 @contextmanager
-def _quiet_pillow() -> Iterator[None]:
+def quiet_pillow() -> Iterator[None]:
     """Pillow's warnings about odd files are of no use to anybody here.
 
     The filters are global, so that threads share one suppression: the first one in sets it, the last one out ends it.

@@ -9,14 +9,16 @@ Shapes: B pictures, L lanes, K beams, M = L·K rows, A of them still writing, N 
 T steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from captioner.decoders import AttentionGRU, Memory, Run
+from captioner.mixture import Mixture
 from captioner.tokenizer import CaptionTokenizer
 
 Method = Literal["sample", "beam", "greedy"]
@@ -52,8 +54,8 @@ class Lane:
     prefix: tuple[int, ...]
     how: Search
     seed: int = 0
-    favour: Tensor | None = None
-    """Added to the logits (V,)."""
+    favour: tuple[tuple[int, float], ...] = ()
+    """Ids, and what is added to their logits until one of them has been written: taken up, not stuttered."""
 
     @property
     def width(self) -> int:
@@ -70,16 +72,16 @@ class Hypothesis:
 
 
 class Rules:
-    """What may be written where, as rows to add to logits: a caption is never empty, unknown or raw bytes."""
+    """What may be written where, as factors (V,) of probabilities: a caption is never empty, unknown or raw bytes."""
 
     def __init__(self, tokenizer: CaptionTokenizer, device: torch.device) -> None:
         self.eos, self.sep = tokenizer.eos, tokenizer.sep
-        self.anywhere = torch.zeros(len(tokenizer), device=device)
-        self.anywhere[tokenizer.forbidden] = _NEVER
+        self.anywhere = torch.ones(len(tokenizer), device=device)
+        self.anywhere[tokenizer.forbidden] = 0
         self.forbidden = torch.tensor(tokenizer.forbidden, device=device)
         pieces = tokenizer.pieces(range(len(tokenizer)))
         opens = [p.startswith("▁") and any(c.isalpha() for c in p) for p in pieces]
-        self.opening = torch.where(torch.tensor(opens, device=device), self.anywhere, _NEVER)
+        self.opening = torch.where(torch.tensor(opens, device=device), self.anywhere, 0)
 
 
 @dataclass
@@ -93,6 +95,7 @@ class _Beams:
     tempered: Tensor  # (M,) log-probability under the sampled distribution
     logprob: Tensor  # (M,) and under the model itself
     boxes: Tensor  # (M,) separators written
+    named: Tensor  # (M,) whether a favoured id was written
     done: Tensor  # (M,)
 
     def select(self, rows: Tensor) -> "_Beams":
@@ -111,8 +114,8 @@ class _Children(NamedTuple):
 class _Lanes:
     """The lanes still searching, their settings as tensors over L lanes, padded to K slots of beams each."""
 
-    def __init__(self, lanes: Sequence[Lane], device: torch.device) -> None:
-        self.lanes, self.device = list(lanes), device
+    def __init__(self, lanes: Sequence[Lane], mixture: Mixture | None, device: torch.device) -> None:
+        self.lanes, self.mixture, self.device = list(lanes), mixture, device
         self.slots = max(lane.width for lane in lanes)
         self.noise = _noise(lanes, self.slots, device)
         self._settle()
@@ -131,9 +134,11 @@ class _Lanes:
         self.pictures = column([lane.picture for lane in self.lanes])
         width = torch.tensor([lane.width for lane in self.lanes], device=self.device)
         self.unused = torch.arange(self.slots, device=self.device) >= width.unsqueeze(1)  # (L, K)
-        favours = [lane.favour for lane in self.lanes]
-        self.favoured = [i for i, favour in enumerate(favours) if favour is not None]
-        self.favours = [favour for favour in favours if favour is not None]
+        most = max(1, *(len(lane.favour) for lane in self.lanes))
+        favours = [[*lane.favour, *[(0, 0.0)] * (most - len(lane.favour))] for lane in self.lanes]
+        pairs = torch.tensor(favours, device=self.device).repeat_interleave(self.slots, 0)  # (M, F, 2)
+        self.favoured, self.factors = pairs[..., 0].long(), pairs[..., 1].exp()
+        self.mixed = column([self.mixture is not None and self.mixture.mixes(lane.prefix) for lane in self.lanes])
 
     def keep(self, left: list[int]) -> None:
         self.lanes = [self.lanes[i] for i in left]
@@ -142,14 +147,16 @@ class _Lanes:
 
 
 @torch.inference_mode()
-def search(decoder: AttentionGRU, rules: Rules, grids: Tensor, lanes: Sequence[Lane]) -> list[list[Hypothesis]]:
+def search(
+    decoder: AttentionGRU, rules: Rules, grids: Tensor, lanes: Sequence[Lane], mixture: Mixture | None = None
+) -> list[list[Hypothesis]]:
     """Runs all lanes over the grids (B, R, D) together: for each its distinct hypotheses, in the order drawn.
 
     What a lane gets depends on nothing but itself and its picture, not on what else is in the batch: on a CPU with
     oneDNN to the last bit, elsewhere as far as matrix products of other sizes round alike.
     """
     memory, first = _look(decoder, grids)
-    running = _Lanes(lanes, grids.device)
+    running = _Lanes(lanes, mixture, grids.device)
     beams = _start(decoder, running, first)
     index = list(range(len(lanes)))
     found: list[list[Hypothesis]] = [[] for _ in lanes]
@@ -157,6 +164,7 @@ def search(decoder: AttentionGRU, rules: Rules, grids: Tensor, lanes: Sequence[L
         children = _children(decoder, beams, memory, rules, running)
         beams = _expand(beams, children, running, t)
         beams.boxes = beams.boxes + (beams.last == rules.sep)
+        beams.named = beams.named | (beams.last.unsqueeze(1) == running.favoured).any(1)
         beams.done = beams.done | (beams.last == rules.eos) | running.unused.flatten()
         finished = beams.done.view(-1, running.slots).all(1) | _decided(beams, running)
         if not finished.any():
@@ -213,21 +221,23 @@ def _start(decoder: AttentionGRU, running: _Lanes, first: Tensor) -> _Beams:
     none = torch.zeros(len(score), dtype=torch.long, device=first.device)
     done = torch.zeros_like(none, dtype=torch.bool)
     last, state = vote.repeat_interleave(running.slots), state.repeat_interleave(running.slots, 0)
-    return _Beams(none.new_zeros(len(none), 0), last, state, score, score, score, none, done)
+    return _Beams(none.new_zeros(len(none), 0), last, state, score, score, score, none, done, done)
 
 
 def _children(decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules, running: _Lanes) -> _Children:
     """Steps the rows that are still writing, and those only: most of a batch's rows finish early."""
     active = (~beams.done & (beams.perturbed > _NEVER / 2)).nonzero().flatten()  # (A,)
     runs = _runs(torch.bincount(active // running.slots).tolist(), running)
-    logits, state = decoder.step(beams.last[active], beams.state[active], memory, runs)
+    weights, state = decoder.step(beams.last[active], beams.state[active], memory, runs)
     beams.state = beams.state.index_copy(0, active, state)
-    _forbid(logits, beams, active, rules, running)
-    top, ids = top_k(logits, _KEEP)  # (A, N)
-    most = top[:, :1]
-    top = _no_repeated_trigram(top, ids, beams.tokens[active])
-    logprob = top - most - logits.sub_(most).exp_().sum(-1, keepdim=True).log_()
-    tempered = torch.log_softmax(top / running.temperature[active].unsqueeze(1), -1)
+    # Probabilities, not yet normalised: counts are added to them and rules multiply them.
+    weights.sub_(weights.amax(-1, keepdim=True)).exp_()
+    _mix(weights, beams.tokens[active], running, running.mixed[active])
+    _restrict(weights, beams, active, rules, running)
+    top, ids = top_k(weights, _KEEP)  # (A, N)
+    logprob = torch.where(top > 0, (top / weights.sum(-1, keepdim=True)).log(), _NEVER)
+    logprob = _no_repeated_trigram(logprob, ids, beams.tokens[active])
+    tempered = torch.log_softmax(logprob / running.temperature[active].unsqueeze(1), -1)
     tempered = torch.where(running.sampled[active].unsqueeze(1), tempered, logprob)
     # A finished beam has the single child `end`, at no cost; one that never lived has none.
     children = _Children(
@@ -241,27 +251,46 @@ def _children(decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules
     return children
 
 
-def _forbid(logits: Tensor, beams: _Beams, active: Tensor, rules: Rules, running: _Lanes) -> None:
-    """Puts out of reach, in place, what may not follow: logits (A, V) of the rows `active` (A,)."""
+def _mix(weights: Tensor, tokens: Tensor, running: _Lanes, mixed: Tensor) -> None:
+    """Adds what counts say to the rows `mixed` (A,) of the weights (A, V), in place; `tokens` (A, t) so far."""
+    if running.mixture is None:
+        return
+    for rows in _stretches(mixed.tolist()):
+        start = tokens.new_full((rows.stop - rows.start, 1), running.mixture.ngrams.start)
+        running.mixture.add_(weights[rows], torch.cat([start, tokens[rows]], 1))
+
+
+def _stretches(chosen: Sequence[bool]) -> Iterator[slice]:
+    """The stretches of adjacent chosen rows; a slice is a view, an index would be a copy."""
+    at = 0
+    for value, rows in groupby(chosen):
+        size = len(list(rows))
+        if value:
+            yield slice(at, at + size)
+        at += size
+
+
+def _restrict(weights: Tensor, beams: _Beams, active: Tensor, rules: Rules, running: _Lanes) -> None:
+    """Applies what may follow and what is favoured to the weights (A, V) of the rows `active` (A,), in place."""
     t = beams.tokens.shape[1]
-    for lane, favour in zip(running.favoured, running.favours, strict=True):
-        logits[active // running.slots == lane] += favour
+    favoured = running.favoured[active]  # (A, F)
+    factors = torch.where(beams.named[active].unsqueeze(1), 1.0, running.factors[active])
+    weights.scatter_(1, favoured, weights.gather(1, favoured) * factors)
     if t == 0:
-        logits += rules.opening
+        weights *= rules.opening
     else:
-        logits.index_fill_(1, rules.forbidden, _NEVER)
+        weights.index_fill_(1, rules.forbidden, 0)
     opening = (beams.last[active] == rules.sep).nonzero().flatten()
     if t and len(opening):
-        logits[opening] += rules.opening
+        weights[opening] *= rules.opening
     full = beams.boxes[active] >= running.max_boxes[active] - 1
     # Nor a box that there is no step left to fill.
-    logits[:, rules.sep].masked_fill_(full | (running.steps[active] <= t + 2), _NEVER)
-    logits[:, rules.eos].masked_fill_(running.least[active] > t, _NEVER)
+    weights[:, rules.sep].masked_fill_(full | (running.steps[active] <= t + 2), 0)
+    weights[:, rules.eos].masked_fill_(running.least[active] > t, 0)
     ending = (running.steps[active] == t + 1).nonzero().flatten()
     if len(ending):
-        end = logits[ending, rules.eos]
-        logits[ending] = _NEVER
-        logits[ending, rules.eos] = end
+        weights[ending] = 0
+        weights[ending, rules.eos] = 1
 
 
 def _no_repeated_trigram(top: Tensor, ids: Tensor, tokens: Tensor) -> Tensor:

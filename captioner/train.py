@@ -15,16 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioner import data
 from captioner.checkpoint import Checkpoint
+from captioner.data.pairs import pairs
 from captioner.data.samples import Sample
 from captioner.decoders import DECODERS, AttentionGRU
 from captioner.encoders import DEFAULT, build
 from captioner.features import Features, features, fit_reduction
+from captioner.mixture import NEVER
+from captioner.ngrams import ORDER, Evidence, KneserNey, NGrams
 from captioner.tokenizer import VOTES, CaptionTokenizer
 
 
@@ -42,7 +44,12 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.999
     describe_share: float = 0.25
-    """The share of descriptions in what is learnt from; the rest are memes."""
+    pair_share: float = 0.18
+    """The shares of descriptions and of memes paired with photographs in what is learnt from; the rest are memes."""
+    pairs: int = 20
+    """Memes paired with each described photograph."""
+    start: str = ""
+    """A checkpoint to go on from: its weights, tokenizer and reduction. The sizes below are then its own."""
     known_votes: float = 0.5
     """How often a meme is trained with its vote bucket; else with *unknown*."""
     vocabulary: int = 8000
@@ -62,8 +69,12 @@ class Recipe:
 class Corpus:
     """Captions as ids, ready to be batched: `ids[i]` belong to the views from `rows[i]` on.
 
-    `votes[i]` is the caption's vote bucket, -1 for unknown.
+    `votes[i]` is the caption's vote bucket, -1 for unknown. What counts say about its ids begins at `counted[i]` of the
+    evidence.
     """
+
+    name: str
+    """`meme`, `describe` or `pair`: memes with photographs that they were not written for."""
 
     samples: list[Sample]
     ids: list[list[int]]
@@ -72,6 +83,8 @@ class Corpus:
     votes: np.ndarray
     grids: np.ndarray
     style: str
+    evidence: Evidence | None
+    counted: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,8 @@ class Batch:
     grid: Tensor  # (B, R, D)
     tokens: Tensor  # (B, T), the prefix first
     targets: Tensor  # (B, T), -1 where nothing is asked
+    counted: Tensor  # (N,) log-probabilities that counts give to the targets asked for, row by row
+    evidence: Tensor  # (N, F) features of those counts
 
 
 @dataclass
@@ -97,7 +112,7 @@ def read(sets: dict[str, Path]) -> tuple[list[Sample], dict[str, Counter[str]]]:
     for name, folder in sets.items():
         dropped[name] = Counter()
         before = len(samples)
-        samples += data.cleaned(data.load(name, folder), dropped[name])
+        samples += data.cleaned(data.load(name, folder), dropped[name], tuple(samples))
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped[name].most_common())
         print(f"{name}: {len(samples) - before} captions kept; dropped: {reasons or 'none'}")
     return samples, dropped
@@ -116,7 +131,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     samples, dropped = read(sets)
     split = [data.split_of(s) for s in samples]
     texts = [box for s, part in zip(samples, split, strict=True) if part == "train" for box in s.boxes]
-    tokenizer = _tokenizer(texts, recipe.vocabulary, run / "tokenizer.json")
+    tokenizer = _tokenizer(texts, recipe, run / "tokenizer.json")
     checkpoint = _untrained(samples, split, tokenizer, recipe, decoder_name, out.stem)
     corpora = prepare(samples, split, checkpoint, recipe, run)
     history = Trainer(checkpoint, recipe, run).fit(corpora["train"], corpora["dev"])
@@ -137,22 +152,61 @@ def prepare(
     """The corpora of both styles by split, features computed or read from the run's folder."""
     encoder = build(checkpoint.encoder)
     corpora: dict[str, list[Corpus]] = {"train": [], "dev": []}
+    grids: dict[str, Features] = {}
     for style, views in (("meme", recipe.template_views), ("describe", recipe.photograph_views)):
         pictures = sorted({s.picture for s in samples if s.style == style})
-        if not pictures:
-            continue
-        grids = features(encoder, checkpoint.reduction, pictures, views, run / "features", template=style == "meme")
-        for part, members in corpora.items():
-            chosen = [s for s, p in zip(samples, split, strict=True) if s.style == style and p == part]
-            members.append(corpus(chosen, checkpoint.tokenizer, grids, views, style))
+        if pictures:
+            grids[style] = features(
+                encoder, checkpoint.reduction, pictures, views, run / "features", template=style == "meme"
+            )
+    members = {
+        (style, part): [s for s, p in zip(samples, split, strict=True) if s.style == style and p == part]
+        for style in ("meme", "describe")
+        for part in corpora
+    }
+    counts = None
+    for part, made in corpora.items():
+        for style in grids:
+            made.append(corpus(members[style, part], checkpoint.tokenizer, grids[style], style))
+        if "meme" in grids:
+            memes = made[0]
+            counts = counts or KneserNey(memes.ids, checkpoint.tokenizer.prefix("meme")[0], len(checkpoint.tokenizer))
+            memes = made[0] = counted(memes, counts, seen=part == "train")
+            checkpoint.ngrams = NGrams.of(counts)
+            if "describe" in grids:
+                made.append(paired(memes, members["describe", part], grids["describe"], recipe))
     return corpora
 
 
-def corpus(samples: list[Sample], tokenizer: CaptionTokenizer, grids: Features, views: int, style: str) -> Corpus:
+def corpus(samples: list[Sample], tokenizer: CaptionTokenizer, grids: Features, style: str) -> Corpus:
     ids = tokenizer.encode_batch([s.boxes for s in samples])
     rows = np.array([grids.rows[s.picture].start for s in samples], np.int64)
     votes = np.array([-1 if s.percentile is None else min(VOTES - 1, int(s.percentile * VOTES)) for s in samples])
-    return Corpus(samples, ids, rows, views, votes, grids.grids, style)
+    return Corpus(style, samples, ids, rows, grids.views, votes, grids.grids, style, None, np.zeros(0, np.int64))
+
+
+def counted(corpus: Corpus, counts: KneserNey, *, seen: bool) -> Corpus:
+    """The corpus with what counts say about it; `seen` where the counts are its own."""
+    starts = np.cumsum([0, *map(len, corpus.ids)])
+    return replace(corpus, evidence=counts.evidence(corpus.ids, seen=seen), counted=starts)
+
+
+def paired(memes: Corpus, described: list[Sample], grids: Features, recipe: Recipe) -> Corpus:
+    """Memes with photographs of what they speak of."""
+    made = pairs(described, memes.samples, recipe.pairs, recipe.seed)
+    chosen = [i for _, i in made]
+    return Corpus(
+        "pair",
+        [memes.samples[i] for i in chosen],
+        [memes.ids[i] for i in chosen],
+        np.array([grids.rows[picture].start for picture, _ in made], np.int64),
+        grids.views,
+        memes.votes[chosen],
+        grids.grids,
+        "meme",
+        memes.evidence,
+        memes.counted[chosen],
+    )
 
 
 class Trainer:
@@ -161,10 +215,12 @@ class Trainer:
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe, run: Path) -> None:
         self.checkpoint, self.recipe, self.run = checkpoint, recipe, run
         self.model: AttentionGRU = checkpoint.decoder
+        self.gate = checkpoint.gate
+        self.both = nn.ModuleDict({"decoder": self.model, "gate": self.gate})
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
+            self.both.parameters(), recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
         )
-        self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.average = {k: v.clone() for k, v in self.both.state_dict().items()}
         self.best = self.average
         self.progress = Progress()
 
@@ -184,35 +240,34 @@ class Trainer:
                 self._check(dev, float(np.mean(losses)), time.monotonic() - started)
                 losses.clear()
         bar.close()
-        self.model.load_state_dict(self.best)
-        self.model.eval()
+        self.both.load_state_dict(self.best)
+        self.both.eval()
         return self.progress.log
 
     def _update(self, batch: Batch) -> float:
-        self.model.train()
+        self.both.train()
         for group in self.optimiser.param_groups:
             group["lr"] = rate(self.recipe, self.progress.step)
-        keep = batch.targets >= 0
-        loss = F.cross_entropy(self.model(batch.grid, batch.tokens, keep), batch.targets[keep])
+        loss = -_likelihood(self.checkpoint, batch).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        nn.utils.clip_grad_norm_(self.both.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.progress.step += 1
         weight = max(1 - self.recipe.ema, 1 / self.progress.step)
         with torch.no_grad():
-            for name, value in self.model.state_dict().items():
+            for name, value in self.both.state_dict().items():
                 self.average[name].lerp_(value, weight)
         return loss.item()
 
     def _check(self, dev: list[Corpus], loss: float, seconds: float) -> None:
-        current = {k: v.clone() for k, v in self.model.state_dict().items()}
-        self.model.load_state_dict(self.average)
+        current = {k: v.clone() for k, v in self.both.state_dict().items()}
+        self.both.load_state_dict(self.average)
         row = {"step": float(self.progress.step), "seconds": seconds, "loss": loss}
         for members in dev:
             if members.samples:
-                row |= {f"{members.style}_{k}": v for k, v in likelihood(self.checkpoint, members).items()}
-        self.model.load_state_dict(current)
+                row |= {f"{members.name}_{k}": v for k, v in likelihood(self.checkpoint, members).items()}
+        self.both.load_state_dict(current)
         if _total(row) <= self.progress.best:
             self.progress.best = _total(row)
             self.best = {k: v.clone() for k, v in self.average.items()}
@@ -224,7 +279,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "recipe": asdict(self.recipe),
-            "model": self.model.state_dict(),
+            "model": self.both.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
             "best": self.best,
@@ -241,7 +296,7 @@ class Trainer:
         state: dict[str, Any] = torch.load(file, weights_only=True)
         if state["recipe"] | {"threads": 0} != asdict(replace(self.recipe, threads=0)):
             raise ValueError(f"{self.run} holds a run of another recipe; remove it or choose another --out.")
-        self.model.load_state_dict(state["model"])
+        self.both.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.best = state["average"], state["best"]
         self.progress = Progress(**state["progress"])
@@ -260,7 +315,8 @@ def rate(recipe: Recipe, step: int) -> float:
 def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, step: int) -> Iterator[Batch]:
     """Batches from a step on, styles mixed by the recipe's shares, captions of like length together."""
     present = [c for c in corpora if c.samples]
-    shares = np.array([recipe.describe_share if c.style == "describe" else 1 - recipe.describe_share for c in present])
+    of = {"describe": recipe.describe_share, "pair": recipe.pair_share}
+    shares = np.array([of.get(c.name, 1 - sum(of.values())) for c in present])
     counts = np.round(shares / shares.sum() * _CHUNK * recipe.batch).astype(int)
     counts[0] += _CHUNK * recipe.batch - counts.sum()
     chunk = step // _CHUNK
@@ -312,7 +368,36 @@ def collate(
         targets[row, 1 : len(ids) + 1] = ids
         view = int(rng.integers(c.views)) if rng is not None else 0
         grids.append(c.grids[c.rows[i] + view])
-    return Batch(torch.from_numpy(np.stack(grids)).float(), torch.from_numpy(tokens), torch.from_numpy(targets))
+    counted, evidence = _evidence(picked)
+    return Batch(
+        torch.from_numpy(np.stack(grids)).float(),
+        torch.from_numpy(tokens),
+        torch.from_numpy(targets),
+        torch.from_numpy(counted),
+        torch.from_numpy(evidence),
+    )
+
+
+def _evidence(picked: Sequence[tuple[Corpus, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """What counts say about the captions' ids, one after another: log-probabilities (N,) and features (N, F)."""
+    logs, rows = [], []
+    for c, i in picked:
+        size = len(c.ids[i])
+        if c.evidence is None:
+            logs.append(np.full(size, NEVER, np.float32))
+            rows.append(np.zeros((size, ORDER + 1), np.float32))
+        else:
+            part = c.evidence[int(c.counted[i]) : int(c.counted[i]) + size]
+            logs.append(np.log(part.probability).astype(np.float32))
+            rows.append(part.features())
+    return np.concatenate(logs), np.concatenate(rows)
+
+
+def _likelihood(checkpoint: Checkpoint, batch: Batch) -> Tensor:
+    """Log-likelihood (N,) of every target asked for, network and counts mixed."""
+    keep = batch.targets >= 0
+    logits = checkpoint.decoder(batch.grid, batch.tokens, keep)
+    return checkpoint.gate.likelihood(logits, batch.targets[keep], batch.counted, batch.evidence)
 
 
 @torch.inference_mode()
@@ -321,16 +406,16 @@ def likelihood(checkpoint: Checkpoint, corpus: Corpus, limit: int = 2000, batch:
 
     Characters are those of the normalised text, one for every separator and one for the end.
     """
-    model = checkpoint.decoder.eval()
+    checkpoint.decoder.eval()
     step = max(1, math.ceil(len(corpus.samples) / limit))
     order = sorted(range(0, len(corpus.samples), step), key=lambda i: len(corpus.ids[i]))
     nats, tokens, characters = 0.0, 0, 0
     for start in range(0, len(order), batch):
         members = order[start : start + batch]
         made = collate([(corpus, i) for i in members], checkpoint.tokenizer, None)
-        keep = made.targets >= 0
-        nats += F.cross_entropy(model(made.grid, made.tokens, keep), made.targets[keep], reduction="sum").item()
-        tokens += int(keep.sum())
+        found = _likelihood(checkpoint, made)
+        nats -= found.sum().item()
+        tokens += len(found)
         characters += sum(len(box) + 1 for i in members for box in corpus.samples[i].boxes)
     return {"bits_per_char": nats / math.log(2) / characters, "perplexity": math.exp(nats / tokens)}
 
@@ -351,10 +436,12 @@ def plot(log: list[dict[str, float]], file: Path) -> None:
     figure.savefig(file)
 
 
-def _tokenizer(texts: Sequence[str], size: int, file: Path) -> CaptionTokenizer:
+def _tokenizer(texts: Sequence[str], recipe: Recipe, file: Path) -> CaptionTokenizer:
     """Learnt once a run: weights mean nothing with another."""
+    if recipe.start:
+        return Checkpoint.load(Path(recipe.start)).tokenizer
     if not file.exists():
-        file.write_text(CaptionTokenizer.train(texts, size).to_json(), "utf-8")
+        file.write_text(CaptionTokenizer.train(texts, recipe.vocabulary).to_json(), "utf-8")
     return CaptionTokenizer(file.read_text("utf-8"))
 
 
@@ -366,6 +453,12 @@ def _untrained(
     decoder_name: str,
     name: str,
 ) -> Checkpoint:
+    seen = {data.fingerprint(s.text) for s, part in zip(samples, split, strict=True) if part == "train"}
+    fingerprints = np.array(sorted(seen), np.uint32)
+    if recipe.start:
+        base = Checkpoint.load(Path(recipe.start))
+        base.decoder.dropout.p = recipe.dropout
+        return replace(base, name=name, fingerprints=fingerprints, facts={})
     encoder = build(recipe.encoder)
     photographs = sorted({s.picture for s in samples if s.style == "describe"})
     templates = sorted({s.picture for s in samples if s.style == "meme"})
@@ -373,8 +466,6 @@ def _untrained(
     reduction = fit_reduction(encoder, templates * 2 + photographs, recipe.features)
     config = {k: getattr(recipe, k) for k in ("features", "embedding", "units", "attention", "dropout")}
     decoder = DECODERS[decoder_name](config | {"vocabulary": len(tokenizer)})
-    seen = {data.fingerprint(s.text) for s, part in zip(samples, split, strict=True) if part == "train"}
-    fingerprints = np.array(sorted(seen), np.uint32)
     return Checkpoint(decoder, reduction, tokenizer, name, decoder_name, recipe.encoder, fingerprints)
 
 

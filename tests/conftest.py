@@ -15,6 +15,8 @@ from captioner.checkpoint import Checkpoint
 from captioner.data import fingerprint
 from captioner.decoders import DECODERS
 from captioner.encoders import Reduction, build
+from captioner.keywords import Keywords
+from captioner.ngrams import KneserNey, NGrams
 from captioner.tokenizer import CaptionTokenizer
 
 torch.set_num_threads(1)
@@ -49,7 +51,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reduction = Reduction.fit(torch.randn(200, encoder.channels), 16)
     prints = np.array(sorted({fingerprint(t) for t in TEXTS}), np.uint32)
     file = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    Checkpoint(decoder.eval(), reduction, tokenizer, "tiny", fingerprints=prints).save(file)
+    checkpoint = Checkpoint(decoder.eval(), reduction, tokenizer, "tiny", fingerprints=prints)
+    ids = [tokenizer.encode([text]) for text in TEXTS]
+    checkpoint.ngrams = NGrams.of(KneserNey(ids, tokenizer.prefix("meme")[0], len(tokenizer)))
+    checkpoint.keywords = Keywords(16, ["dog", "cat"])
+    checkpoint.save(file)
     return file
 
 

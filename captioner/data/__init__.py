@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from captioner.data import flickr8k, imgflip575k, memefly
-from captioner.data.samples import Sample, cleaned, fingerprint, split_of
+from captioner.data import coco, flickr8k, imgflip575k, memefly
+from captioner.data.samples import SPLITS, Sample, cleaned, fingerprint, split_of
 
 IMPORTERS: dict[str, Callable[[Path], Iterator[Sample]]] = {
+    "coco": coco.load,
     "flickr8k": flickr8k.load,
     "imgflip575k": imgflip575k.load,
     "memefly": memefly.load,
 }
 
-__all__ = ["IMPORTERS", "Sample", "cleaned", "fingerprint", "load", "split_of"]
+__all__ = ["IMPORTERS", "SPLITS", "Sample", "cleaned", "fingerprint", "load", "split_of"]
 
 
 def load(name: str, folder: Path) -> Iterator[Sample]:

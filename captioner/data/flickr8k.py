@@ -3,23 +3,47 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from captioner.data import karpathy
 from captioner.data.samples import Sample
+
+_FOLDERS = ("Flickr8k_Dataset", "Flicker8k_Dataset", "Images", "images")
+"""Where copies of the set keep the pictures; the second is how the set's own archive spells it."""
 
 
 def load(folder: Path) -> Iterator[Sample]:
-    """Every description of a picture that is there and stands in a split file. FileNotFoundError for another layout."""
-    tokens = folder / "Flickr8k.token.txt"
-    if not tokens.is_file():
-        raise FileNotFoundError(f"{folder} has no Flickr8k.token.txt: not Flickr8k as published.")
+    """Every description of a picture that is there and stands in a split.
+
+    Read from the token file as published, or from Karpathy's `dataset_flickr8k.json`. Raises FileNotFoundError for
+    another layout.
+    """
+    tokens, rearranged = folder / "Flickr8k.token.txt", folder / "dataset_flickr8k.json"
+    if not tokens.is_file() and not rearranged.is_file():
+        raise FileNotFoundError(
+            f"{folder} has neither Flickr8k.token.txt nor dataset_flickr8k.json: not Flickr8k as published."
+        )
+    pictures = _pictures(folder)
+    if tokens.is_file():
+        yield from _tokens(tokens, pictures)
+    else:
+        yield from karpathy.load(rearranged, lambda image: pictures.get(image["filename"]))
+
+
+def _tokens(file: Path, pictures: dict[str, Path]) -> Iterator[Sample]:
     splits = {
         name.strip(): split
         for split in ("train", "dev", "test")
-        if (file := folder / f"Flickr_8k.{split}Images.txt").is_file()
-        for name in file.read_text("utf-8").splitlines()
+        if (listed := file.with_name(f"Flickr_8k.{split}Images.txt")).is_file()
+        for name in listed.read_text("utf-8").splitlines()
     }
-    pictures = {p.name: p for p in (folder / "Flickr8k_Dataset").iterdir()}
-    for line in tokens.read_text("utf-8").splitlines():
+    for line in file.read_text("utf-8").splitlines():
         key, _, text = line.partition("\t")
         name = key.rpartition("#")[0]
         if name in splits and name in pictures:
-            yield Sample(pictures[name], (text.removesuffix(".").strip(),), "describe", split=splits[name])
+            yield karpathy.described(pictures[name], text, splits[name])
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    for name in _FOLDERS:
+        if (folder / name).is_dir():
+            return {p.name: p for p in (folder / name).iterdir()}
+    raise FileNotFoundError(f"{folder} has no {_FOLDERS[0]}: not Flickr8k as published.")

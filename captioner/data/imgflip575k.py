@@ -19,9 +19,9 @@ def load(folder: Path) -> Iterator[Sample]:
     for file in sorted((root / "memes").glob("*.json")):
         if file.stem in pictures:
             memes = [m for m in json.loads(file.read_text("utf-8")) if isinstance(m, dict)]
-            for meme, percentile in zip(memes, percentiles(memes), strict=True):
+            for meme, percentile, exposure in zip(memes, percentiles(memes), exposures(memes), strict=True):
                 boxes = tuple(str(b) for b in meme.get("boxes") or () if b)
-                yield Sample(pictures[file.stem], boxes, "meme", _name(file.stem), percentile)
+                yield Sample(pictures[file.stem], boxes, "meme", _name(file.stem), percentile, exposure=exposure)
 
 
 def percentiles(memes: list[dict[str, Any]]) -> list[float | None]:
@@ -30,18 +30,27 @@ def percentiles(memes: list[dict[str, Any]]) -> list[float | None]:
     Raw votes mostly measure how often a meme was seen; within a decile of views that is even. None where views or
     votes are missing.
     """
-    facts = [(_number(m, "views"), _number(m, "img-votes")) for m in memes]
-    ranked = sorted(i for i, (views, votes) in enumerate(facts) if views is not None and votes is not None)
-    ranked.sort(key=lambda i: facts[i][0] or 0)
+    votes = [_number(m, "img-votes") or 0 for m in memes]
     deciles: dict[int, list[int]] = defaultdict(list)
-    for rank, i in enumerate(ranked):
-        deciles[rank * 10 // len(ranked)].append(i)
+    for i, decile in enumerate(exposures(memes)):
+        if decile is not None:
+            deciles[decile].append(i)
     result: list[float | None] = [None] * len(memes)
     for members in deciles.values():
-        votes = sorted(facts[i][1] or 0 for i in members)
+        ordered = sorted(votes[i] for i in members)
         for i in members:
-            mine = facts[i][1] or 0
-            result[i] = (bisect_left(votes, mine) + bisect_right(votes, mine)) / 2 / len(votes)
+            result[i] = (bisect_left(ordered, votes[i]) + bisect_right(ordered, votes[i])) / 2 / len(ordered)
+    return result
+
+
+def exposures(memes: list[dict[str, Any]]) -> list[int | None]:
+    """For each meme of a template its decile of views, 0 the least seen; None where views or votes are missing."""
+    views = [_number(m, "views") for m in memes]
+    known = [i for i, m in enumerate(memes) if views[i] is not None and _number(m, "img-votes") is not None]
+    known.sort(key=lambda i: views[i] or 0)
+    result: list[int | None] = [None] * len(memes)
+    for rank, i in enumerate(known):
+        result[i] = rank * 10 // len(known)
     return result
 
 

@@ -3,11 +3,12 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from captioner import filter as block
+from captioner.data.near import NearDuplicates, frequencies
 from captioner.tokenizer import normalise
 
 MAX_CHARACTERS = 240
@@ -33,17 +34,40 @@ class Sample:
     """The share of comparable captions with fewer votes, 0 to 1: same template, same decile of views."""
     split: str | None = None
     """`train`, `dev` or `test` where the data set says so; else `split_of` decides by the text."""
+    exposure: int | None = None
+    """The decile of views within the template, 0 the least seen; only captions of one decile have votes to compare."""
 
     @property
     def text(self) -> str:
         return " ".join(self.boxes)
 
 
-def cleaned(samples: Iterable[Sample], dropped: Counter[str]) -> Iterator[Sample]:
+def cleaned(samples: Iterable[Sample], dropped: Counter[str], before: Sequence[Sample] = ()) -> Iterator[Sample]:
     """Normalised samples worth learning from; `dropped` counts the others by reason.
 
+    A meme is left out that nearly repeats one of its template, or one of any template that falls on the other side of
+    `split_of`: neither split tells about the other. `before` are cleaned samples of other sets, to be told apart from.
     A description is never a duplicate of another picture's: two dogs may both run through grass.
     """
+    kept = list(_cleaned(samples, dropped))
+    earlier = before if any(s.style == "meme" for s in kept) else ()
+    words = [_word_set(s) for s in (*earlier, *kept)]
+    within, across = (NearDuplicates(frequencies(words)) for _ in range(2))
+    for i, (sample, mine) in enumerate(zip((*earlier, *kept), words, strict=True)):
+        new = i >= len(earlier)
+        if sample.style == "meme":
+            side = split_of(sample)
+            other = "train" if side == "dev" else "dev"
+            if new and (within.has(sample.template, mine) or across.has(other, mine)):
+                dropped["near-duplicate"] += 1
+                continue
+            within.add(sample.template, mine)
+            across.add(side, mine)
+        if new:
+            yield sample
+
+
+def _cleaned(samples: Iterable[Sample], dropped: Counter[str]) -> Iterator[Sample]:
     seen: set[tuple[str | None, str]] = set()
     for sample in samples:
         boxes = tuple(filter(None, map(normalise, sample.boxes)))
@@ -79,8 +103,27 @@ def split_of(sample: Sample) -> str:
     """The sample's split: the data set's own, else `dev` for a fiftieth of the texts, whatever picture they are on."""
     if sample.split:
         return sample.split
-    digest = hashlib.blake2b(_words(sample.text).encode(), digest_size=8).digest()
-    return "dev" if int.from_bytes(digest) / 2**64 < DEV_SHARE else "train"
+    return "dev" if _share(_words(sample.text)) < DEV_SHARE else "train"
+
+
+def split_of_template(sample: Sample, share: float = 0.1) -> str:
+    """`dev` for all memes of a tenth of the templates, whatever set they are from, so that no training saw these."""
+    if sample.template is None:
+        return split_of_picture(sample)
+    return "dev" if _share(sample.template) < share else "train"
+
+
+def split_of_picture(sample: Sample, share: float = 0.02) -> str:
+    """The data set's own split, which goes by picture; else `dev` for a fiftieth of the pictures, by their names."""
+    return sample.split or ("dev" if _share(sample.picture.name) < share else "train")
+
+
+SPLITS: dict[str, Callable[[Sample], str]] = {
+    "caption": split_of,
+    "template": split_of_template,
+    "picture": split_of_picture,
+}
+"""What may be held out: captions, whole templates, or pictures."""
 
 
 def fingerprint(text: str) -> int:
@@ -90,3 +133,12 @@ def fingerprint(text: str) -> int:
 
 def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", normalise(text).replace("'", "")))
+
+
+def _word_set(sample: Sample) -> frozenset[str]:
+    return frozenset(_words(sample.text).split()) if sample.style == "meme" else frozenset()
+
+
+def _share(key: str) -> float:
+    """A number from 0 to 1 that is the key's own."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) / 2**64

@@ -292,3 +292,20 @@ async def test_few_pictures_are_in_memory_at_a_time(small: Engine, gated: Gated,
     async with small:
         await asyncio.gather(*(one() for _ in range(4)))
     assert most <= 3
+
+
+async def test_animations_come_back_animated(engine: Engine, fetching: Fetching) -> None:
+    frames = [Image.new("RGB", (640, 480), colour) for colour in ("red", "green", "blue")]
+    out = io.BytesIO()
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=70)
+    made = await engine.make(fetching(out.getvalue()), Wish(own_boxes=("top", "bottom")))
+    assert made.content_type == "image/gif"
+    for data in (made.data, made.picture):
+        with Image.open(io.BytesIO(data)) as after:
+            assert (after.format, after.n_frames, after.size) == ("GIF", 3, (640, 480))
+    again = await engine.make(fetching(made.picture), Wish(own_boxes=("other",), description="three colours"))
+    assert again.content_type == "image/gif"
+    smaller, content_type = await engine.fit(made.data, len(made.data) // 2)
+    assert content_type == "image/gif"
+    with Image.open(io.BytesIO(smaller)) as after:
+        assert after.n_frames == 3

@@ -171,6 +171,6 @@ async def test_the_doctor_says_what_is_there(bot: Bot) -> None:
     status, out, _ = await bot.ended()
     findings = dict(re.findall(r"^\S+ +(\w+): (.*)$", out, re.MULTILINE))
     assert status == 1
-    assert set(findings) == {"python", "database", "address", "token", "font", "model"}
+    assert set(findings) == {"python", "database", "address", "token", "font", "model", "discord", "telegram"}
     assert re.search(r"^MISSING +font", out, re.MULTILINE)
     assert re.search(r"^ok +database", out, re.MULTILINE)

@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+import json
 import logging
 from collections.abc import Callable
 
@@ -12,12 +13,18 @@ from bot.engine import Engine
 from bot.events import (
     BadPicture,
     BadRequest,
+    Blocked,
     Failed,
+    Fetch,
+    Forbidden,
     Gone,
     ImagePosted,
     MemeReply,
     NotFound,
+    Place,
     ReactionChanged,
+    TooLarge,
+    TooSoon,
 )
 from bot.health import Health
 from bot.service import MAX_ALT, Service, alt_text
@@ -176,7 +183,12 @@ async def test_every_window_hears_of_memes_and_votes(service: Service, posted: P
 async def test_policy_keeps_silent(engine: Engine, store: Store, health: Health, posted: Posted) -> None:
     now, dice = 1000.0, 0.4
     service = Service(
-        engine, store, health, Reply(chance=0.5, cooldown=60, explore=0), clock=lambda: now, dice=lambda: dice
+        engine,
+        store,
+        health,
+        Reply(passive=True, chance=0.5, cooldown=60, explore=0),
+        clock=lambda: now,
+        dice=lambda: dice,
     )
     event = posted(addressed=False)
     assert await service.post(event)
@@ -243,3 +255,139 @@ def test_alt_text_fits(description: str, boxes: list[str]) -> None:
 def test_alt_text_says_what_is_shown_and_written() -> None:
     assert alt_text("a dog", ["top", "", "bottom line"]) == "a dog, with the words “top” and “bottom line”"
     assert alt_text("a dog", ["a dog"]) == "a dog, which is also written on it"
+
+
+async def test_the_filter_is_for_own_words_too(service: Service, posted: Posted) -> None:
+    with pytest.raises(Blocked):
+        await service.post(posted(own_boxes=("k1ll all j3ws",)))
+    first = await answer(service, posted())
+    with pytest.raises(Blocked):
+        await service.own_text(first.id, "v", ["kill all", "jews"])
+
+
+async def test_a_user_cools_down(engine: Engine, store: Store, health: Health, posted: Posted) -> None:
+    now = 1000.0
+    service = Service(engine, store, health, Reply(cooldown_user=10, explore=0), clock=lambda: now)
+    first = await answer(service, posted())
+    with pytest.raises(TooSoon, match="10 s"):
+        await service.post(posted())
+    with pytest.raises(TooSoon):
+        await service.redo(first.id, "u")
+    assert await service.redo(first.id, "somebody else")
+    now += 10
+    assert await service.post(posted())
+
+
+async def test_who_opted_out_is_not_memed_by_others(service: Service, store: Store, posted: Posted) -> None:
+    mine = await answer(service, posted())
+    await service.change_settings(Place("test", "c"), "a", {"passive": True})
+    assert await service.post(posted(addressed=False))
+    await service.opt_out("test", "u", True)
+    with pytest.raises(Forbidden):
+        await service.post(posted(user="v", author="u"))
+    with pytest.raises(Forbidden):
+        await service.redo(mine.id, "v")
+    assert await service.post(posted(addressed=False)) is None
+    assert await service.post(posted())
+    await service.opt_out("test", "u", False)
+    assert await service.redo(mine.id, "v")
+
+
+async def test_who_may_delete(service: Service, store: Store, posted: Posted) -> None:
+    memes = [await answer(service, posted(user="asker", author="author")) for _ in range(3)]
+    with pytest.raises(Forbidden):
+        await service.delete(memes[0].id, "stranger")
+    await service.delete(memes[0].id, "asker")
+    await service.delete(memes[1].id, "author")
+    await service.delete(memes[2].id, "stranger", moderator=True)
+    assert await service.latest("test", "c", "") == []
+    assert list(store.pictures.iterdir()) == []
+
+
+async def test_a_deleted_picture_takes_its_memes_along(service: Service, posted: Posted) -> None:
+    first = await answer(service, posted())
+    other = await service.redo(first.id, "v")
+    elsewhere = await answer(service, posted(seed=2))
+    for reply, message in ((first, "r1"), (other, "r2"), (elsewhere, "r3")):
+        await service.sent(reply.id, message)
+    gone = await service.deleted("test", "c", "m1")
+    assert {(placed.meme, placed.message) for placed in gone} == {(first.id, "r1"), (other.id, "r2")}
+    assert await service.deleted("test", "c", "r3") == []
+    assert await service.latest("test", "c", "") == []
+
+
+async def test_whole_sets_of_votes(service: Service, posted: Posted) -> None:
+    reply = await answer(service, posted())
+    await service.sent(reply.id, "r")
+    here = ("test", "c", "r")
+    await service.set_votes(*here, {("v", "👍"), ("v", "❤️"), ("w", "👍🏽"), ("w", "no emoji")})
+    assert (await service.record(reply.id)).reactions == {"👍": 2, "❤": 1}
+    await service.set_votes(*here, {("v", "🔥")}, user="v")
+    assert (await service.record(reply.id)).reactions == {"👍": 1, "🔥": 1}
+    await service.count_votes(*here, {"👍": 3, "💩": 2}, named=True)
+    assert (await service.record(reply.id)).reactions == {"👍": 3, "🔥": 1, "💩": 2}
+    await service.count_votes(*here, {"👍": 3}, named=False)
+    assert (await service.record(reply.id)).reactions == {"👍": 4, "🔥": 1}
+    await service.clear_votes(*here, "👍")
+    assert (await service.record(reply.id)).reactions == {"🔥": 1}
+    await service.clear_votes(*here)
+    assert (await service.record(reply.id)).reactions == {}
+    with pytest.raises(NotFound):
+        await service.set_votes("test", "c", "unknown", set())
+
+
+async def test_leaderboard_and_stats(service: Service, posted: Posted) -> None:
+    replies = [await answer(service, posted(place=Place("test", "c", "s"))) for _ in range(3)]
+    for reply, emoji in zip(replies, ("👍👍", "🔥", "💩"), strict=True):
+        for number, one in enumerate(emoji):
+            await service.react(ReactionChanged("test", f"v{number}", one, True, meme=reply.id))
+    for place in (Place("test", "c", "s"), Place("test", "", "s")):
+        board = await service.leaderboard(place)
+        assert [(ranked.meme.id, ranked.up, ranked.down) for ranked in board] == [
+            (replies[0].id, 2, 0),
+            (replies[1].id, 1, 0),
+        ]
+    assert await service.leaderboard(Place("test", "d", "t")) == []
+    stats = await service.stats()
+    assert (stats.model, stats.memes, stats.up, stats.down, stats.approval) == ("tiny", 3, 3, 1, 0.75)
+
+
+async def test_export_and_forget(service: Service, store: Store, posted: Posted) -> None:
+    reply = await answer(service, posted())
+    other = await answer(service, posted(seed=2, user="v"))
+    await service.react(ReactionChanged("test", "u", "👍", True, meme=other.id))
+    await service.change_settings(Place("test", "c"), "u", {"chance": 0.5})
+    await service.opt_out("test", "u", True)
+    exported = json.loads(await service.export("test", "u"))
+    assert [meme["id"] for meme in exported["memes"]] == [reply.id]
+    assert [vote["emoji"] for vote in exported["reactions"]] == ["👍"]
+    assert exported["opted_out"]
+    gone = await service.forget("test", "u")
+    assert (gone.memes, gone.reactions) == (1, 1)
+    left = json.loads(await service.export("test", "u"))
+    assert [left[key] for key in ("memes", "reactions", "settings", "opted_out")] == [[], [], [], True]
+    assert (await service.record(other.id)).reactions == {}
+    assert (await service.settings(Place("test", "c"))).chance == 0.5
+    assert len(list(store.pictures.iterdir())) == 2
+
+
+async def test_a_meme_is_made_to_fit(
+    service: Service, posted: Posted, jpeg: Callable[..., bytes], fetching: Callable[[bytes], Fetch]
+) -> None:
+    reply = await answer(service, posted(fetch=fetching(jpeg(1, (1200, 900)))))
+    smaller = await service.fit(reply, len(reply.data) // 3)
+    assert len(smaller.data) <= len(reply.data) // 3
+    assert (smaller.id, smaller.content_type) == (reply.id, "image/jpeg")
+    assert (await service.reply(reply.id)).data == reply.data
+    with pytest.raises(TooLarge):
+        await service.fit(reply, 10)
+
+
+async def test_buttons_know_what_is_kept(service: Service, store: Store, posted: Posted) -> None:
+    reply = await answer(service, posted())
+    assert (await service.check_kept(reply.id)).id == reply.id
+    await store.prune(before=2e12)
+    with pytest.raises(Gone):
+        await service.check_kept(reply.id)
+    with pytest.raises(NotFound):
+        await service.check_kept("0" * 24)

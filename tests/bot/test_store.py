@@ -29,8 +29,11 @@ MEME = MemeRecord(
     explored=True,
     content_type="image/jpeg",
     reactions={},
+    server="s",
+    message="m",
+    author="o",
 )
-KEPT = Kept(b"drawn", b"source", message="m", template="doge", spoiler=True)
+KEPT = Kept(b"drawn", b"source", template="doge", spoiler=True)
 
 
 def meme(name: str, **changes: object) -> MemeRecord:
@@ -176,7 +179,7 @@ async def test_the_database_is_durable_and_checked(tmp_path: Path) -> None:
             assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         connection.close()
-    assert tables == {"memes", "candidates", "reactions", "settings", "consent", "models"}
+    assert tables == {"memes", "candidates", "reactions", "settings", "models", "requests", "optouts"}
 
 
 async def refused(path: Path) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from captioner import data
 from captioner.data.imgflip575k import percentiles
+from captioner.data.near import LIKE, NearDuplicates, frequencies
 from captioner.data.samples import MAX_CHARACTERS, Sample, why_dropped
 
 
@@ -55,6 +56,60 @@ def test_flickr8k_in_its_public_layout(tmp_path: Path) -> None:
     assert found == [Sample(img, (t,), "describe", split="dev") for t in ("A dog\truns", "A dog plays")]
 
 
+def karpathy(name: str, **where: str) -> str:
+    """A small file of Karpathy's with an image of every split."""
+    images = [
+        {"filename": f"{split}.jpg", "split": split, "sentences": [{"tokens": [], "raw": f" A {split} picture . "}]}
+        for split in ("train", "restval", "val", "test")
+    ]
+    return json.dumps({"dataset": name, "images": [image | where for image in images]})
+
+
+def test_flickr8k_in_karpathys_layout(tmp_path: Path) -> None:
+    pictures = {s: picture(tmp_path / f"Flicker8k_Dataset/{s}.jpg") for s in ("train", "val", "test")}
+    (tmp_path / "dataset_flickr8k.json").write_text(karpathy("flickr8k"))
+    found = {s.picture: s for s in data.load("flickr8k", tmp_path)}
+    assert {name: found[path].split for name, path in pictures.items()} == {
+        "train": "train", "val": "dev", "test": "test",
+    }  # fmt: skip
+    assert found[pictures["val"]].boxes == ("A val picture",)
+
+
+@pytest.mark.parametrize("below", ["", "images/"])
+def test_coco_in_karpathys_layout(tmp_path: Path, below: str) -> None:
+    img = picture(tmp_path / f"{below}val2014/restval.jpg")
+    (tmp_path / "dataset_coco.json").write_text(karpathy("coco", filepath="val2014"))
+    found = list(data.load("coco", tmp_path))
+    assert found == [Sample(img, ("A restval picture",), "describe", split="train")]
+
+
+@pytest.mark.parametrize("years", [("2014",), ("2017",), ("2014", "2017")])
+def test_coco_as_annotation_files(tmp_path: Path, years: tuple[str, ...]) -> None:
+    (tmp_path / "annotations").mkdir()
+    for year in years:
+        for number, part in enumerate(("train", "val")):
+            picture(tmp_path / f"{part}{year}/{number}.jpg")
+            published = {
+                "images": [{"id": i, "file_name": f"{i}.jpg"} for i in (number, 9)],
+                "annotations": [
+                    {"image_id": i, "id": 10 * i + k, "caption": f"Caption {k}.\n"} for i in (number, 9) for k in (1, 2)
+                ],
+            }
+            (tmp_path / f"annotations/captions_{part}{year}.json").write_text(json.dumps(published))
+    found = list(data.load("coco", tmp_path))
+    assert [(s.picture.parent.name, s.text, s.split) for s in found] == [
+        (f"{part}{years[0]}", f"Caption {k}", split) for part, split in (("train", "train"), ("val", "dev"))
+        for k in (1, 2)
+    ]  # fmt: skip
+
+
+def test_a_damaged_file_of_karpathys_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "Images/a.jpg")
+    (tmp_path / "dataset_flickr8k.json").write_text('{"images": [{"filename": "a.jpg"}]}')
+    with pytest.raises(ValueError, match=r"dataset_flickr8k\.json"):
+        list(data.load("flickr8k", tmp_path))
+
+
 @pytest.mark.parametrize("name", sorted(data.IMPORTERS))
 def test_another_layout_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="as published"):
@@ -97,6 +152,63 @@ def test_cleaning_counts_every_reason() -> None:
     kept = list(data.cleaned([Sample(p, (t,), "meme", "t") for t in texts], dropped))
     assert [s.boxes for s in kept] == [("hello world",)]
     assert dropped == {"duplicate": 1, "empty": 1, "address": 1, "over-long": 1, "begging for votes": 1, "stutter": 1}
+
+
+def memes(*texts: str, template: str = "t") -> list[Sample]:
+    return [Sample(Path("a.jpg"), (text,), "meme", template) for text in texts]
+
+
+def test_near_duplicates_are_dropped_within_a_template() -> None:
+    long = "one does not simply write fourteen quite different words into a single test caption"
+    texts = [
+        "you get a car",
+        "a car you get!",
+        long,
+        long + " today",
+        long.replace("fourteen", "thirteen"),
+        long.replace("fourteen quite different", "a few"),
+    ]
+    dropped: Counter[str] = Counter()
+    kept = list(data.cleaned(memes(*texts) + memes(texts[1], template="u"), dropped))
+    assert [(s.template, s.text) for s in kept] == [("t", texts[0]), ("t", long), ("t", texts[5]), ("u", texts[1])]
+    assert dropped == {"near-duplicate": 3}
+
+
+def test_near_duplicates_of_sets_read_before_are_dropped() -> None:
+    before = list(data.cleaned(memes("you get a car"), Counter()))
+    assert list(data.cleaned(memes("a car you get", "me too"), Counter(), before)) == memes("me too")
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=9), max_size=30))
+def test_like_word_sets_are_found_as_by_comparing_all(captions: list[list[str]]) -> None:
+    sets = [frozenset(c) for c in captions]
+    found = NearDuplicates(frequencies(sets))
+    kept: list[frozenset[str]] = []
+    for words in sets:
+        alike = any(len(words & other) >= LIKE * len(words | other) for other in kept)
+        assert found.has("group", words) == alike
+        if not alike:
+            found.add("group", words)
+            kept.append(words)
+
+
+@given(st.lists(st.tuples(st.permutations(["a", "b", "c", "d"]), st.sampled_from("tuv")), min_size=2))
+def test_no_near_duplicate_of_a_training_caption_is_held_out(captions: list[tuple[list[str], str]]) -> None:
+    samples = [s for order, template in captions for s in memes(" ".join(order), template=template)]
+    kept = list(data.cleaned(samples, Counter()))
+    assert len({data.split_of(s) for s in kept}) == 1
+
+
+def test_whole_templates_are_held_out() -> None:
+    sides = {f"template {i}": data.SPLITS["template"](memes("x", template=f"template {i}")[0]) for i in range(400)}
+    assert 20 < sum(side == "dev" for side in sides.values()) < 60
+    assert all(data.SPLITS["template"](memes("y", template=name)[0]) == side for name, side in sides.items())
+
+
+def test_pictures_are_held_out_by_name_where_the_set_does_not_say() -> None:
+    sides = [data.SPLITS["picture"](Sample(Path(f"{i}.jpg"), ("x",), "describe")) for i in range(2000)]
+    assert 20 < sides.count("dev") < 70
+    assert data.SPLITS["picture"](Sample(Path("a"), ("x",), "describe", split="test")) == "test"
 
 
 def test_slurs_and_hate_are_dropped_by_reason() -> None:

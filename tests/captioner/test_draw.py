@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioner import fonts as fonts_module
-from captioner.draw import draw, letter
+from captioner.calm import busyness
+from captioner.draw import arranged, draw, letter
 from captioner.fonts import FontError, Fonts
+from captioner.layouts import Box, shipped
 from captioner.script import paragraphs, runs
 
 GREY = (90, 120, 60)
@@ -55,14 +57,14 @@ sizes = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(size=sizes, boxes=st.lists(texts, max_size=5))
 @example(size=(32, 32), boxes=["W" * 500, "g" * 500])
 @example(size=(333, 32), boxes=["a"] * 40)
 def test_no_ink_leaves_the_picture_and_no_boxes_overlap(size: tuple[int, int], boxes: list[str], fonts: Fonts) -> None:
     ink = changed(size, boxes, fonts)
     allowed = np.zeros_like(ink, dtype=int)
-    for lettering in letter(size, boxes, fonts):
+    for lettering in letter(size, boxes, fonts, busyness(canvas(size))):
         left, top, right, bottom = lettering.ink
         assert 1 <= left < right < size[0]
         assert 1 <= top < bottom < size[1]
@@ -97,6 +99,73 @@ def test_one_box_is_at_the_bottom_and_an_empty_one_keeps_its_place(fonts: Fonts)
     (bottom,) = letter(size, [" ", "text"], fonts)
     assert only.ink == bottom.ink
     assert only.ink[1] > 200 > top.ink[3]
+
+
+@pytest.mark.parametrize("busy", ["top", "bottom"])
+def test_one_box_keeps_off_the_busy_side_and_off_what_is_attended_to(busy: str, fonts: Fonts) -> None:
+    picture = canvas((400, 400))
+    noise = Image.effect_noise((400, 200), 90).convert("RGB")
+    picture.paste(noise, (0, 0 if busy == "top" else 200))
+    (box,) = letter(picture.size, ["some text"], fonts, busyness(picture))
+    assert (box.ink[1] > 200) == (busy == "top")
+    attention = np.zeros(49)
+    attention[:14] = 1 if busy == "top" else 0
+    attention[-14:] = 0 if busy == "top" else 1
+    (box,) = letter((400, 400), ["some text"], fonts, busyness(canvas((400, 400)), attention))
+    assert (box.ink[1] > 200) == (busy == "top")
+
+
+def test_text_shrinks_before_it_covers_what_is_attended_to_but_stays_readable(fonts: Fonts) -> None:
+    words = "the dog has eaten all of the homework and is not even sorry"
+    picture = canvas((600, 600))
+    attention = np.zeros((7, 7))
+    attention[1:6] = 1
+    (large,) = letter(picture.size, [words], fonts)
+    (small,) = letter(picture.size, [words], fonts, busyness(picture, attention.ravel()))
+    assert 600 / 22 - 1 <= small.size < large.size
+
+
+@pytest.mark.parametrize(("name", "boxes"), [("drake-hotline-bling", 2), ("two-buttons", 3), ("expanding-brain", 4)])
+def test_text_stays_in_the_boxes_of_a_layout(name: str, boxes: int, fonts: Fonts) -> None:
+    layout, size = shipped()[name][boxes], (600, 700)
+    placed = arranged(size, ["some words"] * boxes, fonts, layout)
+    assert placed is not None
+    for lettering, box in zip(placed, layout, strict=True):
+        left, top, right, bottom = lettering.ink
+        assert box.at[0] * 600 <= left < right <= box.at[2] * 600 + 1
+        assert box.at[1] * 700 <= top < bottom <= box.at[3] * 700 + 1
+        assert lettering.colour == box.ink
+    changes = np.asarray(draw(canvas(size), ["some words"] * boxes, fonts, layout)) != GREY
+    assert changes.any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=sizes, boxes=st.lists(texts, min_size=2, max_size=2))
+def test_no_ink_leaves_the_boxes_of_a_layout(size: tuple[int, int], boxes: list[str], fonts: Fonts) -> None:
+    layout = (Box((0.5, 0, 1, 0.5), "dark"), Box((0, 0.5, 0.5, 1)))
+    for lettering in arranged(size, boxes, fonts, layout) or []:
+        left, top, right, bottom = lettering.ink
+        assert 1 <= left < right <= size[0] - 1
+        assert 1 <= top < bottom <= size[1] - 1
+        assert (left >= size[0] // 2) == (lettering.colour == "dark")
+
+
+def test_where_a_layout_does_not_fit_the_text_goes_to_top_and_bottom(fonts: Fonts) -> None:
+    layout = (Box((0.5, 0, 1, 0.1)), Box((0.5, 0.5, 1, 0.6)))
+    size = (300, 300)
+    usual = draw(canvas(size), ["one", "two", "three"], fonts).tobytes()
+    assert draw(canvas(size), ["one", "two", "three"], fonts, layout).tobytes() == usual
+    long = ["word " * 30, "two"]
+    assert arranged(size, long, fonts, layout) is None
+    assert draw(canvas(size), long, fonts, layout).tobytes() == draw(canvas(size), long, fonts).tobytes()
+
+
+def test_dark_ink_is_black_with_a_white_outline(fonts: Fonts) -> None:
+    layout = (Box((0, 0, 1, 1), "dark"),)
+    dark = np.asarray(draw(canvas((300, 300)), ["HI"], fonts, layout)).reshape(-1, 3)
+    light = np.asarray(draw(canvas((300, 300)), ["HI"], fonts, (Box((0, 0, 1, 1)),))).reshape(-1, 3)
+    assert (255 - dark[(dark != GREY).any(1)]).tolist() != light.tolist()
+    assert (dark == 0).all(1).sum() == (light == 255).all(1).sum()
 
 
 def test_many_boxes_run_from_top_to_bottom(fonts: Fonts) -> None:

@@ -8,7 +8,15 @@ from PIL import Image
 
 from captioner.__main__ import main
 from captioner.captioner import Captioner
-from captioner.evaluate import KEYS
+from captioner.data import SPLITS, Sample
+from captioner.evaluate import KEYS, Read, relevance
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few memes, and no Java: `test_metrics` starts it."""
+    monkeypatch.setattr("captioner.evaluate._MEMES", 20)
+    monkeypatch.setattr("captioner.evaluate._OUTSIDE", {})
 
 
 @pytest.fixture
@@ -29,15 +37,15 @@ def sets(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_every_figure_is_there_or_null(
-    sets: dict[str, Path], tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sets: dict[str, Path], tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("captioner.evaluate._MEMES", 20)
     chosen = [part for name, folder in sets.items() for part in ("--data", f"{name}={folder}")]
     assert main(["evaluate", *chosen, "--split", "all", "--model", str(tiny_model), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert tuple(figures) == KEYS
     assert (figures["captions"], figures["dropped"], figures["pictures"]) == (12, 4, 3)
-    assert figures["meteor"] is figures["recogniser_top1"] is None
+    assert figures["recogniser_top1"] is figures["meteor"] is None
+    assert 0 <= figures["relevance_top1"] <= figures["relevance_top5"] == 1
     measured = [k for k in KEYS if figures[k] is not None]
     assert {"bleu4", "cider_d", "rouge_l", "distinct2", "self_bleu", "copy_rate", "peak_rss_mb"} <= set(measured)
     assert 0 <= figures["copy_rate"] <= 1
@@ -63,6 +71,27 @@ def test_bits_per_character_are_those_of_one_caption_after_another(
             bits -= float(logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].sum()) / math.log(2)
             characters += len(text) + 1
     assert figures["bits_per_char"] == pytest.approx(bits / characters, rel=1e-4)
+
+
+def test_the_template_is_read_off_captions_that_speak_of_it() -> None:
+    people = [
+        Sample(Path(f"{name}.jpg"), (f"{word} number {i}",), "meme", name)
+        for name, word in (("cat", "meow"), ("dog", "woof"), ("cow", "moo"))
+        for i in range(9)
+    ]
+    captions, names = [["meow"], ["moo"], ["woof"], ["woof"]], ["cat", "cow", "dog", "cat"]
+    figures = relevance(captions, names, Read(train=people, held=people))
+    assert (figures["relevance_top1"], figures["relevance_top5"]) == (0.75, 1)
+    assert figures["relevance_top1_people"] == 1
+
+
+def test_whole_templates_may_be_held_out(
+    sets: dict[str, Path], tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "--data", f"memefly={sets['memefly']}", "--by", "template", "--model", str(tiny_model)]
+    sides = {name: SPLITS["template"](Sample(Path(), ("x",), "meme", name)) for name in ("cat", "dog")}
+    assert main([*arguments, "--split", sides["cat"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pictures"] == list(sides.values()).count(sides["cat"])
 
 
 def test_an_empty_split_is_named(sets: dict[str, Path], tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

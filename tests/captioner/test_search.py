@@ -91,10 +91,10 @@ def test_no_beam_reads_anothers_state(captioner: Captioner, how: Search) -> None
             tokens = torch.tensor([prefix + list(hypothesis.ids[:-1])])
             with torch.inference_mode():
                 logits = captioner.decoder(picture[None], tokens)[0, 1:]
-            logits = logits + captioner.rules.anywhere
-            logits[0] += captioner.rules.opening
+            logits = logits + captioner.rules.anywhere.log()
+            logits[0] += captioner.rules.opening.log()
             before = torch.tensor(hypothesis.ids[:-1])
-            logits[1:][before == captioner.tokenizer.sep] += captioner.rules.opening
+            logits[1:][before == captioner.tokenizer.sep] += captioner.rules.opening.log()
             full = torch.cumsum(before == captioner.tokenizer.sep, 0) >= how.max_boxes - 1
             logits[1:, captioner.tokenizer.sep][full] = -1e9
             logits[how.steps - 2 :, captioner.tokenizer.sep] = -1e9  # no step would be left to fill the box
@@ -136,30 +136,31 @@ def test_top_k_is_exact(seed: int, k: int, size: int) -> None:
 def test_lanes_of_any_kind_run_together_as_alone(captioner: Captioner) -> None:
     pictures = grids(3, captioner)
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
-    favour = torch.linspace(0, 3, len(captioner.tokenizer))
+    favour = tuple((i, i % 4) for i in range(20, 60))
     hows = [*METHODS, Search("sample", 3, 7, max_boxes=1)]
-    lanes = [Lane(i % 3, prefix, how, i, favour if i % 2 else None) for i, how in enumerate(hows * 2)]
-    together = search(captioner.decoder, captioner.rules, pictures, lanes)
-    assert together == [search(captioner.decoder, captioner.rules, pictures, [lane])[0] for lane in lanes]
-    assert together[::-1] == search(captioner.decoder, captioner.rules, pictures, lanes[::-1])
+    lanes = [Lane(i % 3, prefix, how, i, favour if i % 2 else ()) for i, how in enumerate(hows * 2)]
+    for mixture in (captioner.mixture, None):
+        together = search(captioner.decoder, captioner.rules, pictures, lanes, mixture)
+        alone = [search(captioner.decoder, captioner.rules, pictures, [lane], mixture)[0] for lane in lanes]
+        assert together == alone
+        assert together[::-1] == search(captioner.decoder, captioner.rules, pictures, lanes[::-1], mixture)
 
 
 def test_favoured_words_come_up_more_often(captioner: Captioner) -> None:
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
-    favour = torch.zeros(len(captioner.tokenizer))
     dog = captioner.tokenizer.encode(["dog"])[0]
-    favour[dog] = 6.0
+    favour = ((dog, 6.0),)
     how = Search("sample", 4, 10)
-    lanes = [Lane(0, prefix, how, seed, f) for seed in range(10) for f in (favour, None)]
+    lanes = [Lane(0, prefix, how, seed, f) for seed in range(10) for f in (favour, ())]
     found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes)
     counts = [sum(dog in h.ids for h in hypotheses) for hypotheses in found]
     assert sum(counts[::2]) > sum(counts[1::2])
+    assert max(h.ids.count(dog) for hypotheses in found[::2] for h in hypotheses) < 4  # taken up, not stuttered
 
 
 def test_a_separator_is_never_the_last_word(captioner: Captioner) -> None:
     """Where it could be, no step would be left to fill the box, and the caption could not end."""
-    favour = torch.zeros(len(captioner.tokenizer))
-    favour[captioner.tokenizer.sep] = 12.0
+    favour = ((captioner.tokenizer.sep, 12.0),)
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
     for method in ("sample", "beam", "greedy"):
         how = Search(method, 4, steps=6, max_boxes=4, least=5)
@@ -172,8 +173,7 @@ def test_a_separator_is_never_the_last_word(captioner: Captioner) -> None:
 
 def test_an_early_end_keeps_the_best(captioner: Captioner) -> None:
     """Ended early, a beam search gives some of what it gives in full, or what outranked it when it ended."""
-    favour = torch.zeros(len(captioner.tokenizer))
-    favour[captioner.tokenizer.eos] = 8.0
+    favour = ((captioner.tokenizer.eos, 8.0),)
     prefix = tuple(captioner.tokenizer.prefix("describe"))
     full = Search("beam", 4, 16, max_boxes=1)
     lanes = [Lane(i, prefix, how, 0, favour) for i in range(6) for how in (full, replace(full, early=True))]

@@ -104,8 +104,8 @@ def test_held_out_captions_are_never_in_a_batch(sets: dict[str, Path]) -> None:
     kept = [s for s in samples if s.style == "meme" and split_of(s) == "train"]
     held = {tuple(tokenizer.encode(s.boxes)) for s in samples if s.style == "meme" and split_of(s) == "dev"}
     assert held
-    grids = Features(np.zeros((2, 49, 8), np.float16), {kept[0].picture: range(2)})
-    stream = batches([corpus(kept, tokenizer, grids, 2, "meme")], tokenizer, RECIPE, 0)
+    grids = Features(np.zeros((2, 49, 8), np.float16), {kept[0].picture: range(2)}, 2)
+    stream = batches([corpus(kept, tokenizer, grids, "meme")], tokenizer, RECIPE, 0)
     seen = set()
     for _ in range(64):  # a whole chunk
         batch = next(stream)
@@ -121,8 +121,8 @@ def test_held_out_captions_are_never_in_a_batch(sets: dict[str, Path]) -> None:
 def test_batches_resume_where_they_were(sets: dict[str, Path]) -> None:
     tokenizer = CaptionTokenizer.train(["a b c d e"] * 3, 400)
     samples = [Sample(Path("p"), (f"a b {i}",), "meme", percentile=i / 100) for i in range(100)]
-    grids = Features(np.random.default_rng(0).normal(size=(2, 4, 8)).astype(np.float16), {Path("p"): range(2)})
-    members = [corpus(samples, tokenizer, grids, 2, "meme")]
+    grids = Features(np.random.default_rng(0).normal(size=(2, 4, 8)).astype(np.float16), {Path("p"): range(2)}, 2)
+    members = [corpus(samples, tokenizer, grids, "meme")]
     stream = batches(members, tokenizer, RECIPE, 0)
     for _ in range(64):
         next(stream)

@@ -1,0 +1,57 @@
+"""What is remembered of one person: to hand out, to forget, and the wish not to be memed."""
+
+import json
+from typing import Any
+
+from sqlite_utils import Database
+
+from bot.events import Forgotten
+
+
+def opt_out(db: Database, platform: str, user: str, out: bool, at: float) -> None:
+    """Keep a person's pictures from being memed by others, or let them be."""
+    with db.atomic():
+        if out:
+            db.execute("INSERT OR IGNORE INTO optouts VALUES (?, ?, ?)", [platform, user, at])
+        else:
+            db.execute("DELETE FROM optouts WHERE platform = ? AND user = ?", [platform, user])
+
+
+def opted_out(db: Database, platform: str, user: str) -> bool:
+    found = db.execute("SELECT 1 FROM optouts WHERE platform = ? AND user = ?", [platform, user]).fetchone()
+    return found is not None
+
+
+def export(db: Database, platform: str, user: str) -> dict[str, Any]:
+    """Every row that names the person; of memes that others made of their pictures, no more than that they are there.
+
+    Pictures are left out: they stand in the chats, and are kept for days only.
+    """
+    columns = "id, server, chat, message, reply, created, style, seed, model, template, description, alt, boxes, chosen"
+    asked = db.query(f"SELECT {columns} FROM memes WHERE platform = ? AND user = ?", [platform, user])  # noqa: S608
+    return {
+        "platform": platform,
+        "user": user,
+        "opted_out": opted_out(db, platform, user),
+        "memes": [row | {"boxes": json.loads(row["boxes"])} for row in asked],
+        "memes_by_others": _rows(
+            db, "id, server, chat, reply, created FROM memes", "author = ? AND user != author", platform, user
+        ),
+        "reactions": _rows(db, "meme, emoji, created FROM reactions", "user = ?", platform, user),
+        "requests": _rows(db, "id, chat, message, created, state, why FROM requests", "user = ?", platform, user),
+        "settings": _rows(db, "server, chat, key, value, changed FROM settings", "user = ?", platform, user),
+    }
+
+
+def forget(db: Database, platform: str, user: str) -> Forgotten:
+    """Within the caller's transaction. The wish not to be memed stays: without it the pictures would be taken again."""
+    values = [platform, user]
+    db.execute("UPDATE settings SET user = '' WHERE platform = ? AND user = ?", values)
+    reactions = db.execute("DELETE FROM reactions WHERE platform = ? AND user = ?", values).rowcount
+    requests = db.execute("DELETE FROM requests WHERE platform = ? AND user = ?", values).rowcount
+    memes = db.execute("DELETE FROM memes WHERE platform = ? AND ? IN (user, author)", values).rowcount
+    return Forgotten(memes, reactions, requests)
+
+
+def _rows(db: Database, what: str, where: str, platform: str, user: str) -> list[dict[str, Any]]:
+    return list(db.query(f"SELECT {what} WHERE platform = ? AND {where}", [platform, user]))

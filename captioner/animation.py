@@ -1,0 +1,121 @@
+"""Animations: frames within limits, the same words on every one of them, and GIF or WebP again.
+
+The text is laid out once, on the first frame, so that it stands still.
+"""
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image, ImageSequence
+
+from captioner.draw import Lettering, paint
+from captioner.images import ImageError, ImageTooLarge, Picture, quiet_pillow, rgb, scaled
+
+FORMATS = {"GIF": "image/gif", "WEBP": "image/webp"}
+"""What comes back animated, and its content type."""
+MAX_FRAMES = 150
+"""Frames kept of a longer animation, evenly chosen."""
+MAX_SOURCE_FRAMES = 1500
+"""Frames that are decoded at all; what has more is treated as a still."""
+MAX_PIXELS = 30_000_000
+"""Pixels of all frames together; larger animations are scaled down."""
+SMALLEST_SIDE = 64
+UNHURRIED = 100
+"""Milliseconds that a frame is shown which says so little that browsers do not believe it."""
+
+Letter = Callable[[Image.Image], Sequence[Lettering]]
+
+
+@dataclass(frozen=True)
+class Animation:
+    """Upright RGB frames of one size, and how many milliseconds each is shown. `loop` as GIF has it: 0 is for ever."""
+
+    frames: tuple[Image.Image, ...]
+    durations: tuple[int, ...]
+    loop: int
+    format: str
+
+    @property
+    def content_type(self) -> str:
+        return FORMATS[self.format]
+
+    def scaled(self, max_side: int) -> "Animation":
+        return replace(self, frames=tuple(scaled(frame, max_side) for frame in self.frames))
+
+
+def read(data: bytes, picture: Picture) -> Animation | None:
+    """The animation whose first frame `picture` was read from the same bytes; None for what is to be a still.
+
+    Raises `ImageError` where frames are damaged. Any thread may call it.
+    """
+    if picture.format not in FORMATS or not 1 < picture.frames <= MAX_SOURCE_FRAMES:
+        return None
+    with quiet_pillow():
+        try:
+            with Image.open(io.BytesIO(data), formats=[picture.format]) as source:
+                loop = int(source.info.get("loop", 0))
+                frames, durations = zip(*_sampled(source, picture), strict=True)
+        except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+            raise ImageError("The animation cannot be read: its file is damaged or incomplete.") from error
+    if len(frames) < 2:
+        return None
+    return Animation(frames, durations, loop, picture.format)
+
+
+def lettered(animation: Animation, letter: Letter) -> Animation:
+    """The same words on every frame; `letter` lays them out on the first one."""
+    letterings = letter(animation.frames[0])
+    return replace(animation, frames=tuple(paint(frame.copy(), letterings) for frame in animation.frames))
+
+
+def encode(animation: Animation, quality: int = 80) -> bytes:
+    """A GIF or WebP file without metadata."""
+    out = io.BytesIO()
+    first, *rest = animation.frames
+    timing = {"append_images": rest, "duration": list(animation.durations), "loop": animation.loop}
+    if animation.format == "GIF":
+        first.save(out, "GIF", save_all=True, disposal=1, **timing)
+    else:
+        first.save(out, "WEBP", save_all=True, quality=quality, method=2, **timing)
+    return out.getvalue()
+
+
+def fitted(animation: Animation, max_bytes: int | None, letter: Letter | None = None) -> bytes:
+    """The animation as a file of at most so many bytes, smaller if need be; raises `ImageTooLarge` where it cannot be.
+
+    With `letter`, words are laid out anew for each size that is tried.
+    """
+    while True:
+        data = encode(lettered(animation, letter) if letter else animation)
+        if max_bytes is None or len(data) <= max_bytes:
+            return data
+        side = max(animation.frames[0].size)
+        # The size of a file goes with the area, roughly; a little less is tried, so that few steps are needed.
+        side = math.floor(side * min(0.8, 0.95 * math.sqrt(max_bytes / len(data))))
+        if side < SMALLEST_SIDE:
+            raise ImageTooLarge("The animation cannot be made small enough.")
+        animation = animation.scaled(side)
+
+
+def _sampled(source: Image.Image, picture: Picture) -> Iterator[tuple[Image.Image, int]]:
+    """Every so-many-th frame, shown for as long as those that are left out after it, too."""
+    step = math.ceil(picture.frames / MAX_FRAMES)
+    count = math.ceil(picture.frames / step)
+    width, height = picture.image.size
+    share = min(1.0, math.sqrt(MAX_PIXELS / (count * width * height)))
+    side = max(SMALLEST_SIDE, math.floor(max(width, height) * share))
+    kept: Image.Image | None = None
+    shown = 0
+    for number, frame in enumerate(ImageSequence.Iterator(source)):
+        if number >= MAX_SOURCE_FRAMES:
+            break
+        if number % step == 0:
+            if kept is not None:
+                yield kept, shown
+            kept, shown = scaled(rgb(frame), min(side, max(width, height))), 0
+        duration = frame.info.get("duration") or 0
+        shown += int(duration) if duration > 10 else UNHURRIED
+    if kept is not None:
+        yield kept, shown

@@ -1,0 +1,71 @@
+"""Where a picture is calm: how much would be lost by writing on it, place by place."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+_SIDE = 56
+"""Places along either side of the map: a multiple of an attention grid's 7."""
+_BLUR = 4
+_EDGES, _DISTINCT, _ATTENDED = 1.0, 1.0, 2.0
+"""How much detail, colours that stand out, and the model's attention count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busyness:
+    """Shares of what there is to see, (rows, columns), sum 1: subjects weigh more than skies and walls."""
+
+    map: np.ndarray
+
+    def under(self, left: float, top: float, right: float, bottom: float) -> float:
+        """The share that a rectangle covers, its sides given as fractions of the picture's."""
+        rows, columns = self.map.shape
+        x0, x1 = int(left * columns), max(int(left * columns) + 1, round(right * columns))
+        y0, y1 = int(top * rows), max(int(top * rows) + 1, round(bottom * rows))
+        return float(self.map[y0:y1, x0:x1].sum())
+
+
+def busyness(image: Image.Image, attention: np.ndarray | None = None) -> Busyness:
+    """From an RGB picture and, if there is one, attention (R,) over a square grid of places, non-negative.
+
+    Detail is the gradient of the brightness; what stands out is the distance of a colour from the picture's mean
+    colour (Achanta and others, "Frequency-tuned salient region detection", 2009). Both count more in the middle,
+    where people put what they photograph.
+    """
+    small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    colours = np.asarray(small.convert("YCbCr"), np.float64)
+    steps = np.gradient(np.asarray(small.convert("L"), np.float64))
+    edges = _blurred(np.hypot(*steps))
+    distinct = _blurred(np.linalg.norm(colours - colours.mean((0, 1)), axis=-1))
+    total = (_EDGES * _share(edges) + _DISTINCT * _share(distinct)) * _central()
+    total = total / total.sum() * (_EDGES + _DISTINCT)
+    if attention is not None:
+        total = total + _ATTENDED * _share(_spread(attention))
+    return Busyness(total / total.sum())
+
+
+def _share(values: np.ndarray) -> np.ndarray:
+    # A constant picture is equally busy everywhere.
+    values = values + 1e-6
+    share: np.ndarray = values / values.sum()
+    return share
+
+
+def _blurred(values: np.ndarray) -> np.ndarray:
+    coarse = Image.fromarray(values.astype(np.float32)).reduce(_BLUR)
+    return np.maximum(0, np.asarray(coarse.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), np.float64))
+
+
+def _central() -> np.ndarray:
+    """More weight in the middle, less at the edges."""
+    places = (np.arange(_SIDE) + 0.5) / _SIDE - 0.5
+    hill = np.exp(-((places / 0.45) ** 2))
+    return np.outer(hill, hill)
+
+
+def _spread(attention: np.ndarray) -> np.ndarray:
+    """A square grid (R,) over the whole map."""
+    side = round(len(attention.ravel()) ** 0.5)
+    grid = Image.fromarray(attention.reshape(side, side).astype(np.float32))
+    return np.maximum(0, np.asarray(grid.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), np.float64))

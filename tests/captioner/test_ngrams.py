@@ -1,0 +1,75 @@
+"""Counts of captions: probabilities that sum to one, what is left out, and what is stored."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from captioner.ngrams import ORDER, KneserNey, NGrams
+
+VOCABULARY, START, END = 12, 10, 11
+texts = st.lists(st.lists(st.integers(0, 9), max_size=8).map(lambda ids: [*ids, END]), min_size=2, max_size=12)
+
+
+def distribution(ngrams: NGrams, history: list[int]) -> np.ndarray:
+    """Every id's probability after a history, one at a time."""
+    return np.array([ngrams.evidence([[*history, i]]).probability[-1] for i in range(VOCABULARY)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts, st.lists(st.integers(0, 9), max_size=6))
+def test_probabilities_after_any_history_sum_to_one(rows: list[list[int]], history: list[int]) -> None:
+    counts = KneserNey(rows * 3, START, VOCABULARY)
+    ngrams = NGrams.of(counts)
+    each = distribution(ngrams, history)
+    assert each.min() > 0
+    assert each.sum() == pytest.approx(1, abs=1e-4)
+    exact = np.array([counts.evidence([[*history, i]]).probability[-1] for i in range(VOCABULARY)])
+    assert exact.sum() == pytest.approx(1, abs=1e-9)
+    assert each == pytest.approx(exact, rel=0.5, abs=0.02)  # 8 bits, rounded down
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts, st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_writing_sees_what_evaluation_sees(rows: list[list[int]], histories: list[list[int]]) -> None:
+    ngrams = NGrams.of(KneserNey(rows * 3, START, VOCABULARY))
+    made = ngrams.after(np.array([[START, *h] for h in histories]))
+    dense = made.share[:, None] * ngrams.unigrams
+    np.add.at(dense, (made.rows, made.ids), made.values)
+    for row, history in enumerate(histories):
+        assert dense[row] == pytest.approx(distribution(ngrams, history), abs=1e-6)
+        assert made.features[row] == pytest.approx(ngrams.evidence([[*history, END]]).features()[-1], abs=1e-6)
+
+
+def test_what_was_seen_is_judged_as_if_it_had_not_been() -> None:
+    rng = np.random.default_rng(1)
+    rows = [[*rng.integers(0, 10, 6).tolist(), END] for _ in range(300)]
+    counts = KneserNey(rows[:200], START, VOCABULARY)
+
+    def bits(part: list[list[int]], *, seen: bool) -> float:
+        return float(-np.log2(counts.evidence(part, seen=seen).probability).mean())
+
+    memorised, left_out, unseen = bits(rows[:200], seen=False), bits(rows[:200], seen=True), bits(rows[200:], seen=False)
+    assert memorised < unseen - 0.3
+    assert left_out == pytest.approx(unseen, abs=0.1)
+
+
+def test_a_repeated_phrase_is_learnt() -> None:
+    rows = [[1, 2, 3, 4, END]] * 20 + [[i, 9 - i, END] for i in range(10)]
+    ngrams = NGrams.of(KneserNey(rows, START, VOCABULARY))
+    found = ngrams.evidence([[1, 2, 3, 4, END]])
+    assert found.probability[1:].min() > 0.5
+    assert found.order.max() == ORDER
+
+
+def test_what_is_stored_comes_back() -> None:
+    rng = np.random.default_rng(0)
+    rows = [[*rng.integers(0, 10, 6).tolist(), END] for _ in range(200)]
+    ngrams = NGrams.of(KneserNey(rows, START, VOCABULARY))
+    again = NGrams.from_tensors(ngrams.tensors())
+    assert np.array_equal(again.evidence(rows).probability, ngrams.evidence(rows).probability)
+
+
+def test_nothing_to_count_is_refused() -> None:
+    with pytest.raises(ValueError, match="no captions"):
+        KneserNey([], START, VOCABULARY)
