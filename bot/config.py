@@ -78,6 +78,14 @@ class Captioner:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    likelihood: float = within(1.0, 0.0, 100.0)
+    reward: float = within(6.0, 0.0, 1000.0)
+    matching: float = within(8.0, 0.0, 100.0)
+    voice: float = within(2.0, 0.0, 100.0)
+
+
+@dataclass(frozen=True)
 class Engine:
     queue: int = within(64, 1, 100_000)
     batch: int = within(8, 1, 256)
@@ -145,6 +153,7 @@ class Config:
     web: Web = field(default_factory=Web)
     store: Store = field(default_factory=Store)
     captioner: Captioner = field(default_factory=Captioner)
+    ranking: Ranking = field(default_factory=Ranking)
     engine: Engine = field(default_factory=Engine)
     images: Images = field(default_factory=Images)
     draw: Draw = field(default_factory=Draw)

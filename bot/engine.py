@@ -22,7 +22,7 @@ from bot.config import Config
 from bot.events import BadPicture, Blocked, Busy, Candidate, Expected, Failed, Fetch, Made, Style, TooLarge, Wish
 from captioner import animation
 from captioner.animation import Animation
-from captioner.captioner import Captioned, Captioner, ModelError
+from captioner.captioner import Captioned, Captioner, ModelError, Ranking
 from captioner.captioner import Wish as ModelWish
 from captioner.draw import Lettering
 from captioner.filter import shipped as blocklist
@@ -52,9 +52,13 @@ class Model(Protocol):
 
     def caption(self, jobs: Sequence[tuple[Picture, ModelWish]]) -> list[Captioned]: ...
 
-    def draw(self, picture: Picture, boxes: Sequence[str]) -> Image.Image: ...
+    def draw(
+        self, picture: Picture, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+    ) -> Image.Image: ...
 
-    def letter(self, image: Image.Image, boxes: Sequence[str]) -> Sequence[Lettering]: ...
+    def letter(
+        self, image: Image.Image, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+    ) -> Sequence[Lettering]: ...
 
     def explain(self, picture: Picture, boxes: Sequence[str], style: Style = "meme") -> bytes: ...
 
@@ -81,6 +85,7 @@ def loader(config: Config) -> Callable[[Path | None], Captioner]:
             limits=Limits(config.images.max_bytes, config.images.max_pixels),
             font=config.draw.font or None,
             max_side=config.draw.max_side,
+            ranking=Ranking(**dataclasses.asdict(config.ranking)),
         )
 
     return load
@@ -212,15 +217,16 @@ class Engine:
             read = time.perf_counter()
             stages = {"wait": placed - accepted, "read": read - placed}
             made = Made(b"", "image/jpeg", (), None, wish.own_boxes, wish.description, self.model, stages=stages)
+            mirrored = False
             if not (wish.own_boxes and wish.description):
                 captioned, began, ended = await self._caption(picture, wish)
-                made = _captioned(made, captioned)
+                made, mirrored = _captioned(made, captioned), captioned.mirrored
                 stages |= {"wait": placed - accepted + began - read, "caption": ended - began}
             drawing = time.perf_counter()
             if moving is None:
-                data, kept = await self._in_pool(self._draw, picture, made.boxes, wish.max_bytes)
+                data, kept = await self._in_pool(self._draw, picture, made, mirrored, wish.max_bytes)
             else:
-                data, kept = await self._in_pool(self._animate, moving, made.boxes, wish.max_bytes)
+                data, kept = await self._in_pool(self._animate, moving, made, mirrored, wish.max_bytes)
                 made = dataclasses.replace(made, content_type=moving.content_type)
             stages["draw"] = time.perf_counter() - drawing
             return dataclasses.replace(made, data=data, picture=kept)
@@ -247,18 +253,22 @@ class Engine:
         self._read_jobs.put_nowait(job)
         return await job.done
 
-    def _draw(self, picture: Picture, boxes: Sequence[str], max_bytes: int | None) -> tuple[bytes, bytes]:
+    def _draw(self, picture: Picture, made: Made, mirrored: bool, max_bytes: int | None) -> tuple[bytes, bytes]:
         with _translated("The meme could not be drawn."):
-            drawn = self._serving.draw(picture, boxes)
+            drawn = self._serving.draw(picture, made.boxes, made.template, mirrored=mirrored)
             data = to_jpeg(drawn, self._config.draw.quality)
             if max_bytes is not None and len(data) > max_bytes:
                 data = _fitted(drawn, max_bytes, self._config.draw.quality)
             return data, to_jpeg(picture.image, KEPT_QUALITY)
 
-    def _animate(self, moving: Animation, boxes: Sequence[str], max_bytes: int | None) -> tuple[bytes, bytes]:
+    def _animate(self, moving: Animation, made: Made, mirrored: bool, max_bytes: int | None) -> tuple[bytes, bytes]:
         """The words on every frame, and the frames without them, as they are kept."""
+
+        def letter(first: Image.Image) -> Sequence[Lettering]:
+            return self._serving.letter(first, made.boxes, made.template, mirrored=mirrored)
+
         with _translated("The meme could not be drawn."):
-            data = animation.fitted(moving, max_bytes, lambda first: self._serving.letter(first, boxes))
+            data = animation.fitted(moving, max_bytes, letter)
             return data, animation.encode(moving)
 
     def _fit(self, data: bytes, max_bytes: int) -> tuple[bytes, str]:
@@ -361,7 +371,7 @@ def _for_model(wish: Wish) -> ModelWish:
     """Own words need a description only: the search that every caption's description comes from anyway."""
     if wish.own_boxes:
         return ModelWish(style="describe", search="beam", n=1)
-    return ModelWish(style=wish.style, n=wish.candidates, seed=wish.seed, context=wish.context, explore=wish.explore)
+    return ModelWish(wish.style, "sample", wish.candidates, wish.seed, wish.context, wish.explore, wish.filter)
 
 
 def _captioned(made: Made, captioned: Captioned) -> Made:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from tqdm import tqdm
 
 from captioner.captioner import Captioned, Captioner, Wish
@@ -78,9 +79,14 @@ def _caption(options: argparse.Namespace) -> int:
                 line = _line(file, captioned)
                 if options.folder:
                     target = _free(options.folder, file.stem, taken)
-                    target.write_bytes(to_jpeg(captioner.draw(picture, captioned.captions[0].boxes)))
+                    target.write_bytes(to_jpeg(_drawn(captioner, picture, captioned)))
             print(json.dumps(line, ensure_ascii=False) if options.json else _plain(line), flush=True)
     return 0
+
+
+def _drawn(captioner: Captioner, picture: Picture, captioned: Captioned) -> Image.Image:
+    template = captioned.template[0] if captioned.template else None
+    return captioner.draw(picture, captioned.captions[0].boxes, template, mirrored=captioned.mirrored)
 
 
 def _pictures(path: Path) -> Iterator[Path]:

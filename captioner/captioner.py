@@ -28,7 +28,7 @@ from captioner.data.samples import fingerprint
 from captioner.encoders import build
 from captioner.fonts import Fonts
 from captioner.images import Limits, Picture
-from captioner.layouts import layout_for
+from captioner.layouts import layout_for, most_boxes
 from captioner.search import Hypothesis, Lane, Method, Rules, Search, search
 from captioner.tokenizer import VOTES, normalise
 
@@ -37,12 +37,18 @@ ModelError = CheckpointError
 
 _DESCRIBE = Search("beam", width=2, steps=24, max_boxes=1, early=True)
 _WIDTH = 4
+_STEPS = 28
+"""Ids of a meme at most; one in ten of people's is longer. A beam that had to end there ranks low."""
+_BOXES, _PANEL = 2, 6
+"""Boxes of a meme at most where no template has more, and further ids for each box more."""
+_BEAM = 3
+"""Beams of a description that is asked for as such; wider ones write shorter and no better ones."""
 _SPARE = 1
 """Hypotheses beyond what is asked for: some may not be said."""
 _TRIES = 3
-_NAMED = 3.0
+_NAMED = 3.5
 """Added to the logit of a word that is surely seen or was posted with the picture; a doubtful one gets less."""
-_UNNAMED = -3.0
+_UNNAMED = -4.0
 """Added to the logit of the end as long as none of these words was written."""
 _WORDS, _SURE = 6, 0.15
 """Words that are favoured at most, and how likely each must be."""
@@ -50,6 +56,8 @@ _TWICE = 0.5
 """How much of the doubt about a word is left when the description has it, too."""
 _STUTTER = 3.0
 """Taken from the score for every third time and more that a word is said."""
+_BROKEN_OFF = 5.0
+"""And where the caption had to end before it was finished."""
 _LONG = re.compile(r"\w{4,}")
 
 
@@ -63,6 +71,7 @@ class Wish:
     seed: int = 0
     context: str = ""
     explore: bool = False
+    filter: block.Level = "normal"
 
 
 @dataclass(frozen=True)
@@ -99,9 +108,9 @@ class Ranking:
     that it names what is seen, and of reading as a meme."""
 
     likelihood: float = 1.0
-    reward: float = 12.0
-    matching: float = 6.0
-    voice: float = 1.0
+    reward: float = 6.0
+    matching: float = 8.0
+    voice: float = 2.0
 
 
 class Captioner:
@@ -196,16 +205,19 @@ class Captioner:
         written: list[list[Caption]] = [[] for _ in wishes]
         seen = [self._seen(grids[i : i + 1], wish) for i, wish in enumerate(wishes)]
         lanes = [self._description(i) for i in range(len(wishes))]
-        lanes += [lane for i in range(len(wishes)) for lane in self._caption(i, wishes[i], seeds[i], seen[i])]
+        lanes += [self._caption(i, wish, seeds[i], seen[i]) for i, wish in enumerate(wishes)]
         for attempt in range(_TRIES):
             found = search(self.decoder, self.rules, grids, lanes, self.mixture)
             for lane, hypotheses in zip(lanes, found, strict=True):
+                wish = wishes[lane.picture]
                 if lane.how is _DESCRIBE:
-                    self._add(described[lane.picture], hypotheses, "describe")
+                    self._add(described[lane.picture], hypotheses, "describe", wish.filter)
                 else:
-                    self._add(written[lane.picture], hypotheses, wishes[lane.picture].style)
+                    self._add(
+                        written[lane.picture], hypotheses, wishes[lane.picture].style, wishes[lane.picture].filter
+                    )
             short = [i for i, w in enumerate(wishes) if w.search == "sample" and len(written[i]) < w.n]
-            lanes = [lane for i in short for lane in self._caption(i, wishes[i], seeds[i] + attempt + 1, seen[i])]
+            lanes = [self._caption(i, wishes[i], seeds[i] + attempt + 1, seen[i]) for i in short]
             if not lanes:
                 break
         return [self._captioned(*parts) for parts in zip(wishes, described, written, seen, strict=True)]
@@ -230,7 +242,8 @@ class Captioner:
             captions = self._judged(captions, seen, described[0].boxes[0])
         if not wish.explore:
             captions = sorted(captions, key=lambda c: -c.score)
-        description = described[0].boxes[0]
+        # A description that was searched for at length is the better one.
+        description = (captions if wish.style == "describe" and wish.search == "beam" else described)[0].boxes[0]
         return Captioned(tuple(captions[: wish.n]), description, seen.template, wish.seed, self.name, seen.mirrored)
 
     def _judged(self, captions: list[Caption], seen: "Seen", description: str) -> list[Caption]:
@@ -251,7 +264,9 @@ class Captioner:
         named = [1 - (1 - seen.chances[i]) * (_TWICE if i in told else 1) for i in ids if i in seen.chances]
         voice = self.voice.score(ids) if self.voice and not seen.template else 0.0
         stutter = sum(max(0, count - 2) for count in Counter(_LONG.findall(" ".join(caption.boxes))).values())
-        score = by.likelihood * caption.score + by.reward * vote + by.voice * voice - _STUTTER * stutter
+        broken_off = len(ids) >= _STEPS and not seen.template
+        score = by.likelihood * caption.score + by.reward * vote + by.voice * voice
+        score -= _STUTTER * stutter + _BROKEN_OFF * broken_off
         return score + by.matching * max(named, default=0.0)
 
     @torch.inference_mode()
@@ -267,23 +282,20 @@ class Captioner:
     def _description(self, picture: int) -> Lane:
         return Lane(picture, tuple(self.tokenizer.prefix("describe")), _DESCRIBE)
 
-    def _caption(self, picture: int, wish: Wish, seed: int, seen: "Seen") -> list[Lane]:
-        """The lane that fulfils a wish; none where the description already does."""
-        how = _how(wish)
-        if how is None:
-            return []
+    def _caption(self, picture: int, wish: Wish, seed: int, seen: "Seen") -> Lane:
+        """The lane that fulfils a wish."""
         prefix = self.tokenizer.prefix(wish.style, self._vote(wish.style))
         favour = {i: _NAMED + math.log(chance) for i, chance in seen.chances.items()}
         if favour:
             favour[self.tokenizer.eos] = _UNNAMED
-        return [Lane(picture, tuple(prefix), how, seed, tuple(favour.items()))]
+        return Lane(picture, tuple(prefix), _how(wish, seen), seed, tuple(favour.items()))
 
-    def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], style: Style) -> None:
+    def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], style: Style, level: block.Level) -> None:
         """Appends what may be said: not blocked, not said already, and no meme that copies a training caption."""
         said = {_letters(c.boxes) for c in captions}
         for caption in self._captions(hypotheses):
             letters = _letters(caption.boxes)
-            if not letters or letters in said or block.shipped().blocks(caption.boxes, style):
+            if not letters or letters in said or block.shipped().blocks(caption.boxes, style, level):
                 continue
             if style == "meme" and self.is_copy(caption.boxes):
                 continue
@@ -331,14 +343,14 @@ def shipped() -> Path:
     return files[-1]
 
 
-def _how(wish: Wish) -> Search | None:
-    """The search that fulfils a wish; None where the description already does."""
-    if wish.style == "describe" and wish.search == "beam" and wish.n == 1:
-        return None
+def _how(wish: Wish, seen: Seen) -> Search:
+    """The search that fulfils a wish."""
     width = max(_WIDTH, wish.n + _SPARE)
     if wish.style == "describe":
-        return Search(wish.search, width=width, steps=24, max_boxes=1)
-    return Search(wish.search, width=width, least=6, length_power=1.0)
+        return Search(wish.search, width=max(_BEAM, wish.n) if wish.search == "beam" else width, steps=24, max_boxes=1)
+    boxes = most_boxes(seen.template[0], _BOXES) if seen.template else _BOXES
+    steps = _STEPS + _PANEL * (boxes - _BOXES)
+    return Search(wish.search, width, steps, 0.85, 1.0, boxes, max(_WIDTH - 1, wish.n), least=6)
 
 
 def _seed(pixels: Tensor, seed: int) -> int:

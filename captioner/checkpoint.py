@@ -138,6 +138,7 @@ class Checkpoint:
         if parts := _under("keywords.", tensors):
             made.keywords = Keywords(reduction.basis.shape[1], json.loads(about["keywords"])).eval()
             made.keywords.load_state_dict(parts)
+            made.keywords.requires_grad_(False)
         made.voice = Voice(tensors["voice"]) if "voice" in tensors else None
         return made
 

@@ -65,6 +65,7 @@ def evaluate(captioner: Captioner, sets: dict[str, Path], split: str, by: str = 
     templates = {s.picture: s.template or s.picture.stem for s in samples if s.style == "meme"}
     if templates:
         figures |= memes(captioner, templates, grids, read)
+        figures["reward_accuracy"] = captioner.reward.accuracy(samples) if captioner.reward else None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     figures["peak_rss_mb"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
     if told:  # after the peak: WordNet is no part of what a picture costs

@@ -38,6 +38,11 @@ def layout_for(template: str, boxes: int, *, mirrored: bool = False) -> Layout |
     return tuple(box.mirrored() for box in layout)
 
 
+def most_boxes(template: str, otherwise: int) -> int:
+    """How many boxes the largest layout of a template has, and at least so many as there are `otherwise`."""
+    return max(otherwise, *shipped().get(template, {0: ()}))
+
+
 @cache
 def shipped() -> Mapping[str, Mapping[int, Layout]]:
     """The layouts of `layouts.toml`: template → number of boxes → layout."""

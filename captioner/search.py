@@ -32,13 +32,15 @@ class Search:
     """How to search for one caption's hypotheses."""
 
     method: Method = "sample"
-    width: int = 5
+    width: int = 4
     """Beams, and so hypotheses; greedy has one."""
     steps: int = 40
     temperature: float = 0.75
     length_power: float = 0.7
     """log-probabilities are ranked over ((5 + n) / 6) ** length_power (Wu et al. 2016)."""
     max_boxes: int = 2
+    enough: int = 0
+    """Hypotheses that end a sampling, however many beams are still writing; 0 waits for all."""
     early: bool = False
     """Whether a beam search ends with its best hypothesis, before the others have ended."""
     least: int = 1
@@ -133,6 +135,13 @@ class _Lanes:
         self.steps = column([lane.how.steps for lane in self.lanes])
         self.pictures = column([lane.picture for lane in self.lanes])
         width = torch.tensor([lane.width for lane in self.lanes], device=self.device)
+        # Slots without a beam count as done.
+        idle = [self.slots - lane.width for lane in self.lanes]
+        counts = [lane.how.enough if lane.how.method == "sample" else 0 for lane in self.lanes]
+        enough = [
+            min(self.slots, free + count) if count else self.slots for free, count in zip(idle, counts, strict=True)
+        ]
+        self.enough = torch.tensor(enough, device=self.device)
         self.unused = torch.arange(self.slots, device=self.device) >= width.unsqueeze(1)  # (L, K)
         most = max(1, *(len(lane.favour) for lane in self.lanes))
         favours = [[*lane.favour, *[(0, 0.0)] * (most - len(lane.favour))] for lane in self.lanes]
@@ -166,7 +175,7 @@ def search(
         beams.boxes = beams.boxes + (beams.last == rules.sep)
         beams.named = beams.named | (beams.last.unsqueeze(1) == running.favoured).any(1)
         beams.done = beams.done | (beams.last == rules.eos) | running.unused.flatten()
-        finished = beams.done.view(-1, running.slots).all(1) | _decided(beams, running)
+        finished = (beams.done.view(-1, running.slots).sum(1) >= running.enough) | _decided(beams, running)
         if not finished.any():
             continue
         for place in finished.nonzero().flatten().tolist():

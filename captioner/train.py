@@ -20,14 +20,18 @@ from tqdm import tqdm
 
 from captioner import data
 from captioner.checkpoint import Checkpoint
-from captioner.data.pairs import pairs
+from captioner.data.pairs import pairs, words
 from captioner.data.samples import Sample
 from captioner.decoders import DECODERS, AttentionGRU
 from captioner.encoders import DEFAULT, build
 from captioner.features import Features, features, fit_reduction
+from captioner.keywords import Keywords
 from captioner.mixture import NEVER
 from captioner.ngrams import ORDER, Evidence, KneserNey, NGrams
+from captioner.reward import Reward
+from captioner.templates import learnt
 from captioner.tokenizer import VOTES, CaptionTokenizer
+from captioner.voice import Voice
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Recipe:
     dropout: float = 0.15
     template_views: int = 12
     photograph_views: int = 3
+    recogniser_views: int = 48
+    """Distorted copies of every template that the recogniser learns from; 0 trains none."""
     check_every: int = 700
     threads: int = 0
     """Of torch; 0 leaves the choice to torch."""
@@ -135,15 +141,47 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     checkpoint = _untrained(samples, split, tokenizer, recipe, decoder_name, out.stem)
     corpora = prepare(samples, split, checkpoint, recipe, run)
     history = Trainer(checkpoint, recipe, run).fit(corpora["train"], corpora["dev"])
+    equip(checkpoint, corpora["train"], recipe)
     checkpoint.facts = {
         "data": {name: sum(1 for s in samples if folder in s.picture.parents) for name, folder in sets.items()},
         "dropped": {name: dict(counts) for name, counts in dropped.items()},
         "recipe": asdict(recipe),
+        "started_from": checkpoint.facts,
         "figures": min(history, key=_total),
     }
     checkpoint.save(out)
     plot(history, run / "training.png")
     return checkpoint
+
+
+def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> None:
+    """Trains what stands beside the decoder: the recogniser, the reward, the words that a picture shows, the voice."""
+    by = {c.name: c for c in corpora if c.samples}
+    if (memes := by.get("meme")) and any(s.percentile is not None for s in memes.samples):
+        checkpoint.reward = Reward.fit(memes.samples, checkpoint.tokenizer, recipe.seed)
+    if described := by.get("describe"):
+        checkpoint.keywords = _keywords(described, checkpoint.tokenizer, recipe.seed)
+    if memes and described:
+        checkpoint.voice = Voice.fit(memes.ids, described.ids, len(checkpoint.tokenizer))
+        if recipe.recogniser_views:
+            known = {s.template: s.picture for s in memes.samples if s.template}
+            others = sorted({s.picture for s in described.samples})[::3]
+            checkpoint.templates = learnt(
+                build(checkpoint.encoder), checkpoint.reduction, known, others, recipe.recogniser_views
+            )
+
+
+def _keywords(corpus: Corpus, tokenizer: CaptionTokenizer, seed: int) -> Keywords | None:
+    """The words that described pictures show; only those that one id writes can be favoured."""
+    seen: dict[int, Counter[str]] = {}
+    for sample, row in zip(corpus.samples, corpus.rows.tolist(), strict=True):
+        seen.setdefault(row, Counter()).update(words(sample.text))
+    known = frozenset(w for w in set().union(*seen.values()) if len(tokenizer.encode([w])) == 2)
+    rows = [(row + view, counts) for row, counts in seen.items() for view in range(corpus.views)]
+    try:
+        return Keywords.fit(corpus.grids[[row for row, _ in rows]], [counts for _, counts in rows], known, seed)
+    except ValueError:  # a handful of pictures
+        return None
 
 
 def prepare(
@@ -231,6 +269,8 @@ class Trainer:
         bar = tqdm(total=self.recipe.steps, initial=self.progress.step, unit="step", smoothing=0.01, mininterval=5)
         losses: list[float] = []
         started = time.monotonic()
+        if not self.progress.log and self.progress.step == self.recipe.steps:  # nothing to learn, only to be equipped
+            self._check(dev, math.nan, 0.0)
         while self.progress.step < self.recipe.steps:
             losses.append(self._update(next(stream)))
             bar.update()
@@ -458,7 +498,8 @@ def _untrained(
     if recipe.start:
         base = Checkpoint.load(Path(recipe.start))
         base.decoder.dropout.p = recipe.dropout
-        return replace(base, name=name, fingerprints=fingerprints, facts={})
+        base.name, base.fingerprints = name, fingerprints
+        return base
     encoder = build(recipe.encoder)
     photographs = sorted({s.picture for s in samples if s.style == "describe"})
     templates = sorted({s.picture for s in samples if s.style == "meme"})

@@ -42,8 +42,10 @@ class Gated:
     def read(self, data: bytes) -> Picture:
         return self.inner.read(data)
 
-    def draw(self, picture: Picture, boxes: Sequence[str]) -> Image.Image:
-        return self.inner.draw(picture, boxes)
+    def draw(
+        self, picture: Picture, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+    ) -> Image.Image:
+        return self.inner.draw(picture, boxes, template, mirrored=mirrored)
 
     def explain(self, picture: Picture, boxes: Sequence[str], style: str = "meme") -> bytes:
         return self.inner.explain(picture, boxes)

@@ -49,7 +49,11 @@ def test_what_was_seen_is_judged_as_if_it_had_not_been() -> None:
     def bits(part: list[list[int]], *, seen: bool) -> float:
         return float(-np.log2(counts.evidence(part, seen=seen).probability).mean())
 
-    memorised, left_out, unseen = bits(rows[:200], seen=False), bits(rows[:200], seen=True), bits(rows[200:], seen=False)
+    memorised, left_out, unseen = (
+        bits(rows[:200], seen=False),
+        bits(rows[:200], seen=True),
+        bits(rows[200:], seen=False),
+    )
     assert memorised < unseen - 0.3
     assert left_out == pytest.approx(unseen, abs=0.1)
 

@@ -16,7 +16,7 @@ from captioner.train import Recipe, batches, corpus, rate, read, train
 
 RECIPE = Recipe(
     steps=12, batch=8, vocabulary=420, features=8, embedding=16, units=16, attention=8, check_every=6, warm_up=2,
-    template_views=2, photograph_views=2,
+    template_views=2, photograph_views=2, recogniser_views=2,
 )  # fmt: skip
 
 
