@@ -39,6 +39,10 @@ _DESCRIBE = Search("beam", width=2, steps=24, max_boxes=1, early=True)
 _WIDTH = 4
 _STEPS = 28
 """Ids of a meme at most; one in ten of people's is longer. A beam that had to end there ranks low."""
+_TRUST = 0.1
+"""Of the counts while writing on a template: they help to predict, but know no picture and say the usual."""
+_TEMPERATURES = 1.0, 0.85
+"""On a template and elsewhere."""
 _BOXES, _PANEL = 2, 6
 """Boxes of a meme at most where no template has more, and further ids for each box more."""
 _BEAM = 3
@@ -288,7 +292,7 @@ class Captioner:
         favour = {i: _NAMED + math.log(chance) for i, chance in seen.chances.items()}
         if favour:
             favour[self.tokenizer.eos] = _UNNAMED
-        return Lane(picture, tuple(prefix), _how(wish, seen), seed, tuple(favour.items()))
+        return Lane(picture, tuple(prefix), _how(wish, seen), seed, _trust(seen), tuple(favour.items()))
 
     def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], style: Style, level: block.Level) -> None:
         """Appends what may be said: not blocked, not said already, and no meme that copies a training caption."""
@@ -343,6 +347,10 @@ def shipped() -> Path:
     return files[-1]
 
 
+def _trust(seen: Seen) -> float:
+    return _TRUST if seen.template else 1.0
+
+
 def _how(wish: Wish, seen: Seen) -> Search:
     """The search that fulfils a wish."""
     width = max(_WIDTH, wish.n + _SPARE)
@@ -350,7 +358,8 @@ def _how(wish: Wish, seen: Seen) -> Search:
         return Search(wish.search, width=max(_BEAM, wish.n) if wish.search == "beam" else width, steps=24, max_boxes=1)
     boxes = most_boxes(seen.template[0], _BOXES) if seen.template else _BOXES
     steps = _STEPS + _PANEL * (boxes - _BOXES)
-    return Search(wish.search, width, steps, 0.85, 1.0, boxes, max(_WIDTH - 1, wish.n), least=6)
+    temperature = _TEMPERATURES[not seen.template]
+    return Search(wish.search, width, steps, temperature, 1.0, boxes, max(_WIDTH - 1, wish.n), least=6)
 
 
 def _seed(pixels: Tensor, seed: int) -> int:

@@ -61,15 +61,15 @@ class Mixture:
             torch.from_numpy(found.features()).to(device),
         )
 
-    def add_(self, weights: Tensor, history: Tensor) -> None:
-        """Adds the counts' part to unnormalised probabilities (A, V) of the network, in place.
+    def add_(self, weights: Tensor, history: Tensor, trust: Tensor) -> None:
+        """Adds the counts' part, times `trust` (A,), to unnormalised probabilities (A, V) of the network, in place.
 
         `history` (A, L) are the ids so far, the start included.
         """
         made = self.ngrams.after(history.cpu().numpy())
         device = weights.device
         features = torch.from_numpy(made.features).to(device)
-        share = weights[:, self.gate.sentinel] * self.gate.weigh(features).squeeze(1).exp()  # (A,)
+        share = trust * weights[:, self.gate.sentinel] * self.gate.weigh(features).squeeze(1).exp()  # (A,)
         weights.addcmul_((share * torch.from_numpy(made.share).to(device)).unsqueeze(1), self._unigrams)
         rows = torch.from_numpy(made.rows).to(device)
         places = rows * weights.shape[1] + torch.from_numpy(made.ids).to(device)

@@ -56,6 +56,8 @@ class Lane:
     prefix: tuple[int, ...]
     how: Search
     seed: int = 0
+    trust: float = 1.0
+    """What the share of the counts in every word is multiplied by: the less, the more the picture speaks."""
     favour: tuple[tuple[int, float], ...] = ()
     """Ids, and what is added to their logits until one of them has been written: taken up, not stuttered."""
 
@@ -147,6 +149,7 @@ class _Lanes:
         favours = [[*lane.favour, *[(0, 0.0)] * (most - len(lane.favour))] for lane in self.lanes]
         pairs = torch.tensor(favours, device=self.device).repeat_interleave(self.slots, 0)  # (M, F, 2)
         self.favoured, self.factors = pairs[..., 0].long(), pairs[..., 1].exp()
+        self.trust = column([lane.trust for lane in self.lanes])
         self.mixed = column([self.mixture is not None and self.mixture.mixes(lane.prefix) for lane in self.lanes])
 
     def keep(self, left: list[int]) -> None:
@@ -241,7 +244,7 @@ def _children(decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules
     beams.state = beams.state.index_copy(0, active, state)
     # Probabilities, not yet normalised: counts are added to them and rules multiply them.
     weights.sub_(weights.amax(-1, keepdim=True)).exp_()
-    _mix(weights, beams.tokens[active], running, running.mixed[active])
+    _mix(weights, beams.tokens[active], running, active)
     _restrict(weights, beams, active, rules, running)
     top, ids = top_k(weights, _KEEP)  # (A, N)
     logprob = torch.where(top > 0, (top / weights.sum(-1, keepdim=True)).log(), _NEVER)
@@ -260,13 +263,14 @@ def _children(decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules
     return children
 
 
-def _mix(weights: Tensor, tokens: Tensor, running: _Lanes, mixed: Tensor) -> None:
-    """Adds what counts say to the rows `mixed` (A,) of the weights (A, V), in place; `tokens` (A, t) so far."""
+def _mix(weights: Tensor, tokens: Tensor, running: _Lanes, active: Tensor) -> None:
+    """Adds what counts say to the weights (A, V) of the rows `active` (A,), in place; `tokens` (A, t) so far."""
     if running.mixture is None:
         return
-    for rows in _stretches(mixed.tolist()):
+    for rows in _stretches(running.mixed[active].tolist()):
         start = tokens.new_full((rows.stop - rows.start, 1), running.mixture.ngrams.start)
-        running.mixture.add_(weights[rows], torch.cat([start, tokens[rows]], 1))
+        history = torch.cat([start, tokens[rows]], 1)
+        running.mixture.add_(weights[rows], history, running.trust[active[rows]])
 
 
 def _stretches(chosen: Sequence[bool]) -> Iterator[slice]:

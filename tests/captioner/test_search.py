@@ -138,7 +138,7 @@ def test_lanes_of_any_kind_run_together_as_alone(captioner: Captioner) -> None:
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
     favour = tuple((i, i % 4) for i in range(20, 60))
     hows = [*METHODS, Search("sample", 3, 7, max_boxes=1)]
-    lanes = [Lane(i % 3, prefix, how, i, favour if i % 2 else ()) for i, how in enumerate(hows * 2)]
+    lanes = [Lane(i % 3, prefix, how, i, 1.0 - i % 3 / 4, favour if i % 2 else ()) for i, how in enumerate(hows * 2)]
     for mixture in (captioner.mixture, None):
         together = search(captioner.decoder, captioner.rules, pictures, lanes, mixture)
         alone = [search(captioner.decoder, captioner.rules, pictures, [lane], mixture)[0] for lane in lanes]
@@ -151,7 +151,7 @@ def test_favoured_words_come_up_more_often(captioner: Captioner) -> None:
     dog = captioner.tokenizer.encode(["dog"])[0]
     favour = ((dog, 6.0),)
     how = Search("sample", 4, 10)
-    lanes = [Lane(0, prefix, how, seed, f) for seed in range(10) for f in (favour, ())]
+    lanes = [Lane(0, prefix, how, seed, favour=f) for seed in range(10) for f in (favour, ())]
     found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes)
     counts = [sum(dog in h.ids for h in hypotheses) for hypotheses in found]
     assert sum(counts[::2]) > sum(counts[1::2])
@@ -164,7 +164,7 @@ def test_a_separator_is_never_the_last_word(captioner: Captioner) -> None:
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
     for method in ("sample", "beam", "greedy"):
         how = Search(method, 4, steps=6, max_boxes=4, least=5)
-        lanes = [Lane(0, prefix, how, seed, favour) for seed in range(20)]
+        lanes = [Lane(0, prefix, how, seed, favour=favour) for seed in range(20)]
         for found in search(captioner.decoder, captioner.rules, grids(1, captioner), lanes):
             assert found
             assert {h.ids[-1] for h in found} == {captioner.tokenizer.eos}
@@ -176,7 +176,7 @@ def test_an_early_end_keeps_the_best(captioner: Captioner) -> None:
     favour = ((captioner.tokenizer.eos, 8.0),)
     prefix = tuple(captioner.tokenizer.prefix("describe"))
     full = Search("beam", 4, 16, max_boxes=1)
-    lanes = [Lane(i, prefix, how, 0, favour) for i in range(6) for how in (full, replace(full, early=True))]
+    lanes = [Lane(i, prefix, how, 0, favour=favour) for i in range(6) for how in (full, replace(full, early=True))]
     found = search(captioner.decoder, captioner.rules, grids(6, captioner), lanes)
     assert any(len(early) < len(whole) for whole, early in zip(found[::2], found[1::2], strict=True))
     for whole, early in zip(found[::2], found[1::2], strict=True):
