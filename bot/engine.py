@@ -370,7 +370,7 @@ def _translated(sentence: str) -> Iterator[None]:
 def _for_model(wish: Wish) -> ModelWish:
     """Own words need a description only: the search that every caption's description comes from anyway."""
     if wish.own_boxes:
-        return ModelWish(style="describe", search="beam", n=1)
+        return ModelWish(n=0, seed=wish.seed)
     return ModelWish(wish.style, "sample", wish.candidates, wish.seed, wish.context, wish.explore, wish.filter)
 
 

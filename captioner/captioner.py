@@ -67,7 +67,7 @@ _LONG = re.compile(r"\w{4,}")
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted of one picture. `n` is how many captions come back; `explore` leaves them unranked."""
+    """What is wanted of one picture. `n` is how many captions come back beside the description; `explore` leaves them unranked."""
 
     style: Style = "meme"
     search: Method = "sample"
@@ -209,7 +209,7 @@ class Captioner:
         written: list[list[Caption]] = [[] for _ in wishes]
         seen = [self._seen(grids[i : i + 1], wish) for i, wish in enumerate(wishes)]
         lanes = [self._description(i) for i in range(len(wishes))]
-        lanes += [self._caption(i, wish, seeds[i], seen[i]) for i, wish in enumerate(wishes)]
+        lanes += [self._caption(i, wish, seeds[i], seen[i]) for i, wish in enumerate(wishes) if wish.n]
         for attempt in range(_TRIES):
             found = search(self.decoder, self.rules, grids, lanes, self.mixture)
             for lane, hypotheses in zip(lanes, found, strict=True):

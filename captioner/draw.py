@@ -8,6 +8,7 @@ that `("text", "")` is text at the top); three and more are spread evenly from t
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -39,6 +40,8 @@ _IN_LAYOUT_PIXELS = 10
 _BREAKING = 1.5
 """Words are broken only up to this multiple of the smallest readable size."""
 _ATTEMPTS = 6
+_ROUGH = 256
+"""Pixels of the shorter side at which places are compared."""
 
 Rect = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom lie outside."""
@@ -62,6 +65,10 @@ class _Area:
     def beyond(self, ink: Rect) -> tuple[int, int]:
         """By how many pixels `ink` is too wide and too high."""
         return max(0, ink[2] - ink[0] - self.width), max(0, ink[3] - ink[1] - self.height)
+
+
+_Canvas = tuple[Sequence[_Area], tuple[int, int]]
+"""Where a text may go, and the size of the picture."""
 
 
 @dataclass(slots=True)
@@ -135,8 +142,21 @@ def paint(picture: Image.Image, letterings: Sequence[Lettering]) -> Image.Image:
 
 def letter(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, busy: Busyness | None = None) -> list[Lettering]:
     """The boxes that have ink, painted for a picture of `size` (width, height); their inks do not overlap."""
-    placed = [_calmest(box, areas, size, fonts, busy) for box, areas in _areas(boxes, size)]
+    rough = _rough(size)
+    whole, small = list(_areas(boxes, size)), list(_areas(boxes, rough))
+    if len(small) != len(whole):  # no room for so many boxes
+        rough, small = size, whole
+    placed = [
+        _calmest(words, (areas, size), (others, rough), fonts, busy)
+        for (words, areas), (_, others) in zip(whole, small, strict=True)
+    ]
     return [lettering for lettering in placed if lettering]
+
+
+def _rough(size: tuple[int, int]) -> tuple[int, int]:
+    """A size of the same ratio that is fast to paint on: enough to compare places."""
+    scale = min(1.0, _ROUGH / min(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def arranged(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, layout: Layout) -> list[Lettering] | None:
@@ -183,18 +203,26 @@ def _areas(boxes: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, l
         yield box, [_Area((margin, top, width - margin, bottom), anchor) for anchor in anchors]
 
 
-def _calmest(
-    words: str, areas: Sequence[_Area], size: tuple[int, int], fonts: Fonts, busy: Busyness | None
-) -> Lettering | None:
-    """The text in the area and at the readable size that hide least for their legibility; None for one without ink."""
+def _calmest(words: str, whole: _Canvas, rough: _Canvas, fonts: Fonts, busy: Busyness | None) -> Lettering | None:
+    """The text in the area and at the readable size that hide least for their legibility; None for one without ink.
+
+    The choice is made on a `rough` copy of the areas; only what is chosen is painted on the `whole`.
+    """
     with fonts.lock:
         text = Text.of(words, fonts)
         if busy is None:
-            return _letter_box(text, areas[0], size, fonts)
-        found = [_letter_box(text, area, size, fonts) for area in areas]
-        found += [_smaller(text, area, size, fonts, short) for area in areas for short in _SHORTER_TEXT]
-    tried = [lettering for lettering in found if lettering]
-    return min(tried, key=lambda lettering: _cost(lettering, size, busy), default=None)
+            return _letter_box(text, whole[0][0], whole[1], fonts)
+        tried = [variant() for variant in _variants(text, rough, fonts)]
+        costs = [_cost(lettering, rough[1], busy) if lettering else math.inf for lettering in tried]
+        best = _variants(text, whole, fonts)[costs.index(min(costs))]()
+        # What fits roughly may not fit exactly.
+        return best or _letter_box(text, whole[0][0], whole[1], fonts)
+
+
+def _variants(text: Text, canvas: _Canvas, fonts: Fonts) -> list[Callable[[], Lettering | None]]:
+    areas, size = canvas
+    large: list[Callable[[], Lettering | None]] = [partial(_letter_box, text, area, size, fonts) for area in areas]
+    return large + [partial(_smaller, text, area, size, fonts, short) for area in areas for short in _SHORTER_TEXT]
 
 
 def _cost(lettering: Lettering, size: tuple[int, int], busy: Busyness) -> float:
