@@ -67,7 +67,10 @@ _LONG = re.compile(r"\w{4,}")
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted of one picture. `n` is how many captions come back beside the description; `explore` leaves them unranked."""
+    """What is wanted of one picture.
+
+    `n` is how many captions come back beside the description; `explore` leaves them unranked.
+    """
 
     style: Style = "meme"
     search: Method = "sample"
