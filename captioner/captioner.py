@@ -62,6 +62,8 @@ _STUTTER = 3.0
 """Taken from the score for every third time and more that a word is said."""
 _BROKEN_OFF = 5.0
 """And where the caption had to end before it was finished."""
+_UNCLOSED = 3.0
+"""And for a quotation that never ends, or never began."""
 _LONG = re.compile(r"\w{4,}")
 
 
@@ -273,7 +275,8 @@ class Captioner:
         stutter = sum(max(0, count - 2) for count in Counter(_LONG.findall(" ".join(caption.boxes))).values())
         broken_off = len(ids) >= _STEPS and not seen.template
         score = by.likelihood * caption.score + by.reward * vote + by.voice * voice
-        score -= _STUTTER * stutter + _BROKEN_OFF * broken_off
+        unclosed = any(box.count('"') % 2 for box in caption.boxes)
+        score -= _STUTTER * stutter + _BROKEN_OFF * broken_off + _UNCLOSED * unclosed
         return score + by.matching * max(named, default=0.0)
 
     @torch.inference_mode()

@@ -5,42 +5,17 @@ import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from bot.config import Reply
 from bot.events import MemeRecord, NotFound, Place
 from captioner.captioner import Captioner
-from tests.fakes.discord_bot import Bot, bot_on
+from tests.fakes.discord_bot import Bot, bot_on, picture
 from tests.fakes.discord_server import Discord
 from tests.fakes.discord_world import ALL_PERMISSIONS, EPHEMERAL, LOADING, Channel, Message
 
 PASSIVE = Reply(passive=True, explore=0.0)
-
-
-def picture(seed: int = 1, size: tuple[int, int] = (96, 64)) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(noise).resize(size).save(out, "JPEG")
-    return out.getvalue()
-
-
-@pytest.fixture(scope="session")
-def captioner(tiny_model: Path) -> Captioner:
-    return Captioner.load(tiny_model, device="cpu", threads=1)
-
-
-@pytest.fixture
-async def discord() -> AsyncIterator[Discord]:
-    async with Discord() as discord:
-        yield discord
-    assert discord.breaches == []
-
-
-@pytest.fixture
-def channel(discord: Discord) -> Channel:
-    return discord.add_channel(discord.add_guild())
 
 
 @pytest.fixture

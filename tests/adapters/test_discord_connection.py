@@ -1,50 +1,22 @@
 """What Discord and the network do to the bot: votes, lost connections, faults, kills, and the doctor."""
 
 import asyncio
-import io
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from adapters.discord_chat import DiscordChat
 from adapters.discord_chat.chat import PERMISSIONS
 from bot.config import Reply
 from bot.events import Finding, MemeRecord, NotFound, Unusable
 from captioner.captioner import Captioner
-from tests.fakes.discord_bot import Bot, bot_on
+from tests.fakes.discord_bot import Bot, bot_on, picture
 from tests.fakes.discord_server import TAKEN, Discord
 from tests.fakes.discord_world import Channel, Message
 
 README = Path(__file__).parents[2] / "README.md"
 PASSIVE = Reply(passive=True, explore=0.0)
-
-
-def picture(seed: int = 1, size: tuple[int, int] = (96, 64)) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(noise).resize(size).save(out, "JPEG")
-    return out.getvalue()
-
-
-@pytest.fixture(scope="session")
-def captioner(tiny_model: Path) -> Captioner:
-    return Captioner.load(tiny_model, device="cpu", threads=1)
-
-
-@pytest.fixture
-async def discord() -> AsyncIterator[Discord]:
-    async with Discord() as discord:
-        yield discord
-    assert discord.breaches == []
-
-
-@pytest.fixture
-def channel(discord: Discord) -> Channel:
-    return discord.add_channel(discord.add_guild())
 
 
 async def meme(discord: Discord, channel: Channel) -> Message:

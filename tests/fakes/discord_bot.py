@@ -1,11 +1,15 @@
 """A whole bot on the loopback Discord: the real adapter, SDK, service, engine and store, in one process."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from adapters.discord_chat import DiscordChat
 from bot.config import Config, Reply
@@ -67,3 +71,11 @@ async def bot_on(
             with suppress(asyncio.CancelledError, Exception):
                 await running
             discord.gateway.connected.clear()
+
+
+def picture(seed: int = 1, size: tuple[int, int] = (96, 64)) -> bytes:
+    """A JPEG, each seed another."""
+    noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).resize(size).save(out, "JPEG")
+    return out.getvalue()
