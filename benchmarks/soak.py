@@ -18,6 +18,7 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from tests.fakes.discord_server import Discord, Interaction
-from tests.fakes.discord_world import APPLICATION, Message
+from tests.fakes.discord_world import APPLICATION, Message, user
 from tests.fakes.telegram_api import TOKEN, Fault, TelegramApi
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,8 @@ OUTSTANDING = 24
 TROUBLE_EVERY = 25
 VOTE_SHARE = 0.3
 PATIENCE = 600.0
+BEFORE_KILL = 1.0
+"""Seconds before a kill in which what was told may not have been read yet."""
 OPEN = ("waiting", "sending")
 
 
@@ -45,6 +48,26 @@ def picture(seed: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(noise).resize((320, 240)).save(out, "JPEG")
     return out.getvalue()
+
+
+async def spawned(discord: Discord, telegram: TelegramApi, folder: Path, *words: str) -> asyncio.subprocess.Process:
+    """`python -m bot` on both platforms; what it writes lies in the folder, its log too."""
+    settings = {
+        "web.port": 0,
+        "store.path": folder / "q.db",
+        "discord.message_content": "true",
+        "discord.api_base": discord.api_base,
+        "discord.gateway_url": discord.gateway_url,
+        "telegram.api_base": telegram.base,
+        "telegram.file_base": telegram.file_base,
+    }
+    with (folder / "log").open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bot", *(f"{key}={value}" for key, value in settings.items()), *words),
+            env=os.environ | {"PYTHONPATH": str(ROOT), "DISCORD_TOKEN": discord.token, "TELEGRAM_TOKEN": TOKEN},
+            stdout=log,
+            stderr=log,
+        )
 
 
 class Soak:
@@ -60,31 +83,22 @@ class Soak:
         self.channels = [discord.add_channel(guild) for _ in range(CHANNELS)]
         self.groups = [telegram.group(-number, bot="administrator") for number in range(1, CHANNELS + 1)]
         self.asked: list[Interaction] = []
+        self.last: dict[str, float] = {}
+        """When each post on Discord was told to the bot."""
+        self.cut: set[str] = set()
+        """Posts on Discord that a kill came upon: the bot had no time to write them down."""
         self.voters = 0
         self.posted: Counter[str] = Counter()
-        self._log = (folder / "log").open("ab")
         self._bot: asyncio.subprocess.Process
 
     async def start(self) -> None:
-        settings = {
-            "web.port": 0,
-            "store.path": self.database,
-            "captioner.model": self.options.model,
-            "engine.queue": 4 * OUTSTANDING,
-            "reply.passive": "true",
-            "discord.message_content": "true",
-            "discord.api_base": self.discord.api_base,
-            "discord.gateway_url": self.discord.gateway_url,
-            "telegram.api_base": self.telegram.base,
-            "telegram.file_base": self.telegram.file_base,
-        }
+        words = [
+            f"captioner.model={self.options.model}",
+            f"engine.queue={4 * OUTSTANDING}",
+            "reply.passive=true",
+        ]
         self.discord.gateway.connected.clear()
-        self._bot = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bot", *(f"{key}={value}" for key, value in settings.items())),
-            env=os.environ | {"PYTHONPATH": str(ROOT), "DISCORD_TOKEN": self.discord.token, "TELEGRAM_TOKEN": TOKEN},
-            stdout=self._log,
-            stderr=self._log,
-        )
+        self._bot = await spawned(self.discord, self.telegram, self.database.parent, *words)
         async with asyncio.timeout(PATIENCE):
             await self.discord.gateway.connected.wait()
 
@@ -101,8 +115,7 @@ class Soak:
             if number % TROUBLE_EVERY == 0:
                 await self._trouble()
             if number in kills:
-                await self.end(signal.SIGKILL)
-                await self.start()
+                await self._kill()
             while self._unanswered() > OUTSTANDING:
                 await asyncio.sleep(0.05)
                 await self._vote()
@@ -113,6 +126,14 @@ class Soak:
         await asyncio.sleep(2)
         await self.end(signal.SIGTERM)
 
+    async def _kill(self) -> None:
+        """No warning, in the midst of everything; then the bot is started again."""
+        await self.end(signal.SIGKILL)
+        known = {row[0] for row in self._rows("SELECT id FROM requests WHERE platform = 'discord'")}
+        recent = {post for post, at in self.last.items() if at > time.monotonic() - BEFORE_KILL}
+        self.cut |= recent - known
+        await self.start()
+
     async def _post(self) -> None:
         """Somebody posts a picture somewhere."""
         data = self.dice.choice(self.pictures)
@@ -122,14 +143,17 @@ class Soak:
         if kind == "telegram":
             self.dice.choice(self.groups).post_photo(data, "/meme")
         elif kind == "slash":
-            self.asked.append(await self.discord.slash(channel, "meme", {"image": data}))
+            self._note(await self.discord.slash(channel, "meme", {"image": data}))
         elif kind == "menu":
-            message = Message(str(len(self.asked) + 1), channel, {"id": "2", "username": "u", "discriminator": "0"})
-            message.author |= {"avatar": None}
+            message = Message(str(len(self.asked) + 1), channel, user("2"))
             message.attachments.append(self.discord.attachment(data))
-            self.asked.append(await self.discord.meme_this(message))
+            self._note(await self.discord.meme_this(message))
         else:
-            await self.discord.post(channel, "2", "", [data])
+            self.last[(await self.discord.post(channel, "2", "", [data])).id] = time.monotonic()
+
+    def _note(self, interaction: Interaction) -> None:
+        self.asked.append(interaction)
+        self.last[interaction.id] = time.monotonic()
 
     async def _trouble(self) -> None:
         """One of the things that go wrong."""
@@ -173,7 +197,8 @@ class Soak:
 
     def _unanswered(self) -> int:
         """Posts without a meme or a sentence, as people see it."""
-        waiting = sum(not interaction.answer or bool(interaction.answer.flags & 128) for interaction in self.asked)
+        unheard = self.discord.gateway.missed | self.cut
+        waiting = sum(not each.is_answered and each.id not in unheard for each in self.asked)
         return waiting + len(self.telegram.updates) + self._open()
 
     def _open(self) -> int:
@@ -181,24 +206,36 @@ class Soak:
 
     def report(self) -> bool:
         """Print the counts; whether they add up."""
-        good = True
-        for platform in ("discord", "telegram"):
-            rows = f"SELECT state, count(*) FROM requests WHERE platform = '{platform}' GROUP BY state"
-            states = dict(self._rows(rows))
-            accepted = sum(states.values())
-            ended = sum(states.get(state, 0) for state in ("answered", "refused", "expired"))
-            resent = self._rows(f"SELECT count(*) FROM requests WHERE platform = '{platform}' AND resent")[0][0]
-            doubled = self._doubled(platform)
-            wrong = len(self._stored(platform) ^ self._cast(platform))
-            print(f"{platform}: {self.posted[platform]} posted, {accepted} accepted: {states}, {accepted - ended} lost")
-            print(f"{platform}: {doubled} doubled of {resent} that were being sent at the kills")
-            print(f"{platform}: {len(self._cast(platform))} votes, {wrong} wrong")
-            good = good and accepted == ended and doubled <= resent and not wrong
+        good = [self._reported(platform) for platform in ("discord", "telegram")]
         gateway = self.discord.gateway
         print(
             f"discord: {gateway.resumed} resumes, {len(gateway.identified)} sessions; breaches {self.discord.breaches}"
         )
-        return good and not self.discord.breaches
+        return all(good) and not self.discord.breaches
+
+    def _reported(self, platform: str) -> bool:
+        """accepted = answered + refused with a sentence + expired; what is posted is accepted, or never arrived."""
+        mine = f"FROM requests WHERE platform = '{platform}'"
+        states = dict(self._rows(f"SELECT state, count(*) {mine} GROUP BY state"))
+        unsaid = self._rows(f"SELECT count(*) {mine} AND state = 'refused' AND why = ''")[0][0]
+        accepted = {row[0] for row in self._rows(f"SELECT id {mine}")}
+        lost = len(accepted) - sum(states.get(state, 0) for state in ("answered", "refused", "expired")) + unsaid
+        missed, cut = (
+            (self.discord.gateway.missed & set(self.last), self.cut) if platform == "discord" else (set(), set())
+        )
+        unheard = (missed | cut) - accepted
+        unaccounted = self.posted[platform] - len(accepted) - len(unheard)
+        resent = self._rows(f"SELECT count(*) {mine} AND resent")[0][0]
+        doubled, votes = self._doubled(platform), self._cast(platform)
+        wrong = len(self._stored(platform) ^ votes)
+        print(
+            f"{platform}: {self.posted[platform]} posted, {len(missed - accepted)} of them while the gateway was down, "
+            f"{len(cut - accepted)} as a kill came, {unaccounted} unaccounted for"
+        )
+        print(f"{platform}: {len(accepted)} accepted = {states}; {lost} lost")
+        print(f"{platform}: {doubled} doubled of {resent} that were being sent at the kills")
+        print(f"{platform}: {len(votes)} votes, {wrong} wrong")
+        return not (lost or unaccounted or wrong) and doubled <= resent
 
     def _doubled(self, platform: str) -> int:
         """Memes beyond the first that answer the same message."""

@@ -16,10 +16,16 @@ from adapters.web_chat import WebChat
 from bot import config as configuration
 from bot import logs
 from bot.config import Config, ConfigError, Web
+from bot.database import StoreError, beside
 from bot.events import Adapter, Chat, Expected, Finding
 from bot.health import Health
+from bot.learn import commands, versions
+from bot.learn.learner import Learner
+from bot.learn.retraining import Retraining
+from bot.ratings import KINDS, BlindRatings, SheetError, exported, report
+from bot.ratings.rows import all_of
 from bot.service import Service
-from bot.store import Store, StoreError
+from bot.store import Store
 from bot.store import chats as known_chats
 from bot.supervisor import supervise
 
@@ -28,7 +34,13 @@ log = logging.getLogger("bot")
 COMMANDS = """commands:
   run                    start the bot; what happens when no command is given
   doctor                 say in plain words what is there and what is missing
+  retrain                learn from the votes now; beside a running bot, or without one
+  models                 list, promote ID or rollback: the models there are, and which one serves
+  export-labels FILE     memes and their votes as JSON lines
+  ratings [FILE]         what people's blind ratings come to; each of them into FILE, .csv or .jsonl
   forget PLATFORM:USER   remove everything of a user from the store; the bot must not be running"""
+WORDS = {"run": 0, "doctor": 0, "retrain": 0, "models": 2, "export-labels": 1, "ratings": 1, "forget": 1}
+"""The commands, and how many words each takes before settings."""
 DAY = 86_400
 SWITCH = 0.0005
 """Seconds that the event loop waits for a thread that computes in Python. By default it is ten times as much, and is
@@ -45,22 +57,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0 after a clean stop, 1 where something is missing or broke, 2 for settings that cannot be."""
     options = _arguments().parse_intermixed_args(argv)
     command, overrides = "run", list(options.words)
-    if overrides and overrides[0] in ("run", "doctor", "forget"):
+    if overrides and overrides[0] in WORDS:
         command = overrides.pop(0)
-    who = overrides.pop(0) if command == "forget" and overrides else ""
+    words: list[str] = []
+    while overrides and "=" not in overrides[0] and len(words) < WORDS[command]:
+        words.append(overrides.pop(0))
     try:
         config = configuration.load(options.config, overrides, os.environ)
     except ConfigError as error:
         return _say(error, 2)
     logs.setup(config.log, config.secrets())
     try:
-        if command == "doctor":
-            return _doctor(config)
-        if command == "forget":
-            return asyncio.run(_forget(config, who))
-        return asyncio.run(run(config))
-    except (StartError, StoreError, Expected) as error:
+        return _done(command, words, config)
+    except (StartError, StoreError, SheetError, Expected) as error:
         return _say(error, 1)
+
+
+def _done(command: str, words: Sequence[str], config: Config) -> int:
+    match command:
+        case "doctor":
+            return _doctor(config)
+        case "forget":
+            return asyncio.run(_forget(config, "".join(words)))
+        case "ratings":
+            return _tell_ratings(config, "".join(words))
+        case "retrain":
+            return asyncio.run(commands.retrain(config))
+        case "models":
+            return commands.models(config, words)
+        case "export-labels":
+            return _export(config, words)
+    return asyncio.run(run(config))
 
 
 async def run(config: Config) -> int:
@@ -70,27 +97,32 @@ async def run(config: Config) -> int:
     async with AsyncExitStack() as stack:
         health = Health()
         store = await stack.enter_async_context(Store(config.store.path))
-        web = await _started_web(config, health)
+        web = await _started_web(config, health, _ratings(config, store))
         stack.push_async_callback(web.close)
         from bot.engine import Engine  # here, because torch takes seconds that other failures need not wait for
 
-        engine = await stack.enter_async_context(Engine(config))
+        engine = await stack.enter_async_context(Engine(config, first=await _promoted(config, store)))
         health.watch("model", alive=lambda: engine.alive, ready=lambda: engine.ready)
         health.watch_queue(lambda: engine.waiting)
-        service = Service(engine, store, health, config.reply)
+        service = Service(engine, store, health, config.reply, config.learn)
+        learner = Learner(config, engine, store, health, Retraining(config, lambda: engine.busy))
+        service.on_votes(learner.voted)
         health.watch(web.name, ready=lambda: web.ready)
         adapters = [asyncio.create_task(web.run(service), name=web.name)]
         adapters += [_supervised(adapter, service, health) for adapter in _chats(config)]
-        pruning = asyncio.create_task(_prune(store, config.store.keep_pictures), name="pruning")
+        chores = [
+            asyncio.create_task(_prune(store, config.store.keep_pictures), name="pruning"),
+            asyncio.create_task(learner.run(), name="learning"),
+        ]
         print(f"Quipbot is ready: {web.address}", flush=True)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([stopping, *adapters], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
         failed = [task.get_name() for task in adapters if task.done()]
         service.close()
-        for task in (stopping, pruning, *adapters):
+        for task in (stopping, *chores, *adapters):
             task.cancel()
-        ended = await asyncio.gather(engine.drain(), *adapters, pruning, stopping, return_exceptions=True)
+        ended = await asyncio.gather(engine.drain(), *adapters, *chores, stopping, return_exceptions=True)
     for error in ended:
         if isinstance(error, Exception):
             log.error("a part of the bot broke", exc_info=error)
@@ -139,6 +171,31 @@ async def _forget(config: Config, who: str) -> int:
     return 0
 
 
+def _tell_ratings(config: Config, file: str) -> int:
+    """Print what ratings come to; write each of them into the file where one is named. The bot may be running."""
+    if not config.rate.folder:
+        raise StartError("There is nothing to rate: name a folder of memes with rate.folder.")
+    with beside(config.store.path) as database:
+        rows = all_of(database)
+    if file:
+        kind = Path(file).suffix
+        if kind not in KINDS:
+            raise StartError(f"Ratings are written as {' or '.join(KINDS)}, not as {file}.")
+        Path(file).write_text(exported(Path(config.rate.folder), rows, kind), "utf-8")
+    print(report(Path(config.rate.folder), rows))
+    return 0
+
+
+def _export(config: Config, words: Sequence[str]) -> int:
+    if not words:
+        print("Say where the labels go, as export-labels FILE.", file=sys.stderr)
+        return 2
+    try:
+        return commands.export_labels(config, Path(words[0]))
+    except OSError as error:
+        raise StartError(f"{words[0]} cannot be written: {error.strerror}.") from error
+
+
 def _say(error: Exception, status: int) -> int:
     print(error, file=sys.stderr)
     return status
@@ -160,7 +217,12 @@ def _on_signals() -> asyncio.Event:
     return stop
 
 
-async def _started_web(config: Config, health: Health) -> WebChat:
+def _ratings(config: Config, store: Store) -> BlindRatings | None:
+    """What people rate at /rate; raises `SheetError` for a folder without memes."""
+    return BlindRatings(Path(config.rate.folder), store, config.rate.show) if config.rate.folder else None
+
+
+async def _started_web(config: Config, health: Health, ratings: BlindRatings | None) -> WebChat:
     """The HTTP server, bound; raises `StartError` where it cannot be."""
     web = WebChat(
         config.web.host,
@@ -171,6 +233,7 @@ async def _started_web(config: Config, health: Health) -> WebChat:
         health=health,
         allowed_hosts=config.web.allowed_hosts,
         spool=config.store.folder / "spool",
+        ratings=ratings,
     )
     try:
         await web.start()
@@ -219,6 +282,12 @@ def _telegram(config: Config) -> Chat:
         file_base=telegram.file_base,
         webhook=webhook if telegram.webhook_url else None,
     )
+
+
+async def _promoted(config: Config, store: Store) -> str:
+    """The checkpoint that is to serve instead of `captioner.model`, or ""."""
+    promoted = (await store.serving(config.captioner.model)).model
+    return str(versions.file(config.store.path, promoted)) if promoted else ""
 
 
 def _supervised(adapter: Adapter, service: Service, health: Health) -> asyncio.Task[None]:

@@ -83,6 +83,8 @@ class Ranking:
     reward: float = within(6.0, 0.0, 1000.0)
     matching: float = within(8.0, 0.0, 100.0)
     voice: float = within(2.0, 0.0, 100.0)
+    taste: float = within(60.0, 0.0, 1000.0)
+    aptness: float = within(3.0, 0.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,26 @@ class Reply:
     filter: Literal["strict", "normal", "off"] = "normal"
     emoji: tuple[str, ...] = ("👍", "👎")
     explore: float = within(0.1, 0, 1)
+
+
+@dataclass(frozen=True)
+class Learn:
+    up: tuple[str, ...] = ("👍", "😂", "🤣", "😁", "❤️", "🔥")
+    down: tuple[str, ...] = ("👎", "💩", "😐")
+    every: float = within(24.0, 0.0, 8760.0)
+    least: int = within(50, 1, 1_000_000)
+    data: tuple[str, ...] = ()
+    recipe: tuple[str, ...] = ()
+    memory_mb: int = within(4096, 256, 1_000_000)
+    keep: int = within(10, 1, 1000)
+    trial_share: float = within(0.0, 0.0, 1.0)
+    trial_days: float = within(7.0, 0.0, 365.0)
+
+
+@dataclass(frozen=True)
+class Rate:
+    folder: str = ""
+    show: Literal["single", "pairs"] = "single"
 
 
 @dataclass(frozen=True)
@@ -158,6 +180,8 @@ class Config:
     images: Images = field(default_factory=Images)
     draw: Draw = field(default_factory=Draw)
     reply: Reply = field(default_factory=Reply)
+    learn: Learn = field(default_factory=Learn)
+    rate: Rate = field(default_factory=Rate)
     discord: Discord = field(default_factory=Discord)
     telegram: Telegram = field(default_factory=Telegram)
     log: Log = field(default_factory=Log)

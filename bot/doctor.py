@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bot import engine, store
 from bot.config import Config, Web
+from bot.database import StoreError
 from bot.events import Failed, Finding
 
 
@@ -16,7 +17,7 @@ def report(config: Config, platforms: Sequence[Finding]) -> bool:
     for name, check in _checks(config):
         try:
             mark, finding = "ok", check()
-        except (Failed, store.StoreError) as error:
+        except (Failed, StoreError) as error:
             mark, finding, well = "MISSING", str(error), False
         print(f"{mark:8}{name}: {finding}", flush=True)
     for found in platforms:

@@ -2,7 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from bot.events import BadRequest
 
@@ -26,13 +27,27 @@ EMOJI = re.compile(f"{ELEMENT}(?:\u200d{ELEMENT})*|[\U0001f1e6-\U0001f1ff]{{2}}|
 CUSTOM = re.compile(r"<a?:(\w{1,32}):(\d{1,20})>")
 """An emoji of a platform's own, as Discord writes it."""
 
-UP = frozenset("👍😂🤣😁❤🔥")
-DOWN = frozenset("👎💩😐")
 
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """Which emoji, normalised, are votes for a meme, and which are votes against it."""
 
-def verdict(votes: Mapping[str, int]) -> tuple[int, int]:
-    """How many of the votes (normalised emoji to their number) are for a meme, and how many against it."""
-    return sum(votes.get(emoji, 0) for emoji in UP), sum(votes.get(emoji, 0) for emoji in DOWN)
+    up: frozenset[str]
+    down: frozenset[str]
+
+    @classmethod
+    def of(cls, up: Iterable[str], down: Iterable[str]) -> "Ballot":
+        """Raises `BadRequest` for what is no emoji, or stands on both sides."""
+        ballot = cls(frozenset(map(normalised, up)), frozenset(map(normalised, down)))
+        if both := ballot.up & ballot.down:
+            raise BadRequest(
+                f"{' '.join(sorted(both))} cannot be a vote for and against a meme: see learn.up and learn.down."
+            )
+        return ballot
+
+    def verdict(self, votes: Mapping[str, int]) -> tuple[int, int]:
+        """How many of the votes (normalised emoji to their number) are for a meme, and how many against it."""
+        return sum(votes.get(emoji, 0) for emoji in self.up), sum(votes.get(emoji, 0) for emoji in self.down)
 
 
 def known(text: str) -> str | None:

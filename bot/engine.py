@@ -7,10 +7,11 @@ and drawn. Only pictures that hold a place are in memory; those in the queue are
 import asyncio
 import dataclasses
 import logging
+import math
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,15 +20,34 @@ from typing import Any, Protocol, Self, TypeVar
 from PIL import Image
 
 from bot.config import Config
-from bot.events import BadPicture, Blocked, Busy, Candidate, Expected, Failed, Fetch, Made, Style, TooLarge, Wish
+from bot.events import (
+    BadPicture,
+    BadRequest,
+    Blocked,
+    Busy,
+    Candidate,
+    Expected,
+    Failed,
+    Fetch,
+    Judgement,
+    Made,
+    Preference,
+    Style,
+    TooLarge,
+    Wish,
+)
 from captioner import animation
 from captioner.animation import Animation
+from captioner.attention_map import NoAttentionError
 from captioner.captioner import Captioned, Captioner, ModelError, Ranking
 from captioner.captioner import Wish as ModelWish
 from captioner.draw import Lettering
 from captioner.filter import shipped as blocklist
 from captioner.fonts import FontError, Fonts
 from captioner.images import ImageError, ImageTooLarge, Limits, Picture, scaled, to_jpeg
+from captioner.labels import Judged, Pair
+from captioner.taste import Taste
+from captioner.tokenizer import normalise
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +58,8 @@ DECODERS = 2
 """Pictures decoded or drawn at a time: one of 50 megapixels takes 150 MB until it is scaled down."""
 KEPT_QUALITY = 95
 """JPEG quality of the picture that is kept for buttons."""
+MOST_TASTES = 200
+"""Chats whose own tastes are kept, those that voted last; some hundred kilobytes each."""
 SMALLEST_SIDE = 64
 """Pixels below which a meme is not scaled to fit a platform's limit."""
 
@@ -69,6 +91,7 @@ class _Job:
 
     picture: Picture
     wish: ModelWish
+    trial: bool
     since: float
     done: "asyncio.Future[tuple[Captioned, float, float]]"
     """What came of it, and when captioning began and ended."""
@@ -97,15 +120,23 @@ class Engine:
     Leaving the block finishes what was accepted, within `stop.grace` seconds.
     """
 
-    def __init__(self, config: Config, load: Load | None = None) -> None:
+    def __init__(self, config: Config, load: Load | None = None, *, first: str = "") -> None:
+        """`first` is a checkpoint file that serves from the start, if it can, instead of `captioner.model`."""
         self._config = config
+        self._first = first
+        self.file = self.trial_file = ""
+        """The checkpoint files that serve; "" for the shipped one, and for no trial."""
         self._load = load or loader(config)
         self._model: Model | None = None
+        self._trial: Model | None = None
+        self._tastes: dict[str, Taste] = {}
         self._capacity = 2 * config.engine.batch  # one batch is captioned, the next is being read
         self._places = asyncio.Semaphore(self._capacity)
         self._fetches = asyncio.Semaphore(max(2, config.engine.batch // 2))  # each may hold images.max_bytes
         self._read_jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._accepted: set[asyncio.Task[Any]] = set()
+        self._line: dict[str, None] = {}
+        """Requests that wait for a place, in their order."""
         self._stopping = False
         self._swapping = asyncio.Lock()
         self._batcher: asyncio.Task[None] | None = None
@@ -114,7 +145,7 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         try:
-            await self.swap(self._config.captioner.model)
+            await self._begin()
         except BaseException:
             self._shut_down_threads()
             raise
@@ -147,6 +178,10 @@ class Engine:
         """How many accepted pictures have no place yet."""
         return max(0, len(self._accepted) - self._capacity)
 
+    def ahead(self, request: str) -> int | None:
+        """How many pictures come before that of a request; None when it does not wait (any more)."""
+        return self._capacity + list(self._line).index(request) if request in self._line else None
+
     async def make(self, fetch: Fetch, wish: Wish) -> Made:
         """Read, caption and draw one picture; raises `Busy` at once when the queue is full, `Blocked` for own words."""
         if blocklist().blocks(wish.own_boxes, level=wish.filter):
@@ -168,14 +203,36 @@ class Engine:
         Raises `Failed` where it cannot be read; then the old one goes on serving.
         """
         async with self._swapping:
-            loop = asyncio.get_running_loop()
-            try:
-                loaded = await loop.run_in_executor(None, self._load, Path(model) if model else None)
-                await loop.run_in_executor(self._torch, _warm_up, loaded)
-            except (ModelError, FontError) as error:
-                raise Failed(str(error)) from error
-            self._model = loaded
-        log.info("model loaded", extra={"fields": {"model": loaded.name}})
+            self._model, self.file = await self._loaded(model), model
+        log.info("model loaded", extra={"fields": {"model": self._model.name}})
+
+    async def try_out(self, model: str) -> None:
+        """Serve wishes for the model on trial by this checkpoint file from the next batch on; "": by the serving one.
+
+        Raises `Failed` as `swap` does.
+        """
+        async with self._swapping:
+            self._trial = await self._loaded(model) if model else None
+            self.trial_file = model
+
+    async def taste(self, chat: str, judged: Sequence[Judgement], preferred: Sequence[Preference]) -> None:
+        """Rank a chat's captions by what it liked from now on; "" stands for chats that have not voted yet.
+
+        Without anything liked or disliked, all tastes are forgotten.
+        """
+        if not (judged or preferred):
+            self._tastes.clear()
+            return
+        taste = await asyncio.to_thread(_taste, chat, judged, preferred)
+        self._tastes.pop(chat, None)
+        self._tastes[chat] = taste
+        if len(self._tastes) > MOST_TASTES:  # the one of all chats is fitted as often as any, so is never the oldest
+            del self._tastes[next(iter(self._tastes))]
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being made."""
+        return bool(self._accepted)
 
     async def drain(self) -> None:
         """Take nothing more, and finish what was accepted; what `stop.grace` is too short for ends with `Busy`."""
@@ -191,6 +248,28 @@ class Engine:
         if self._model is None:
             raise Busy("The bot is still starting. Try again in a moment.")
         return self._model
+
+    async def _begin(self) -> None:
+        if self._first:
+            try:
+                await self.swap(self._first)
+            except Failed as error:
+                log.error("the promoted model does not serve, captioner.model does: %s", error)
+        if self._model is None:
+            await self.swap(self._config.captioner.model)
+
+    async def _loaded(self, model: str) -> Model:
+        """A model that has captioned a test picture; raises `Failed` where it cannot."""
+        loop = asyncio.get_running_loop()
+        try:
+            loaded = await loop.run_in_executor(None, self._load, Path(model) if model else None)
+            await loop.run_in_executor(self._torch, _try_out, loaded)
+        except (ModelError, FontError) as error:
+            raise Failed(str(error)) from error
+        except Exception as error:
+            log.exception("the model %s does not work", model)
+            raise Failed(f"The model {model} could not caption a test picture. The log says why.") from error
+        return loaded
 
     async def _accept(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run the work as a task of its own, which ends with its caller, and with the engine."""
@@ -211,25 +290,40 @@ class Engine:
 
     async def _make(self, fetch: Fetch, wish: Wish) -> Made:
         accepted = time.perf_counter()
-        async with self._places:
+        async with self._place(wish.request):
             placed = time.perf_counter()
             picture, moving = await self._read(fetch)
+            if moving is not None and not wish.video:
+                moving = moving.as_picture()
             read = time.perf_counter()
             stages = {"wait": placed - accepted, "read": read - placed}
             made = Made(b"", "image/jpeg", (), None, wish.own_boxes, wish.description, self.model, stages=stages)
-            mirrored = False
+            made = dataclasses.replace(made, template=wish.template, mirrored=wish.mirrored)
             if not (wish.own_boxes and wish.description):
                 captioned, began, ended = await self._caption(picture, wish)
-                made, mirrored = _captioned(made, captioned), captioned.mirrored
+                made = _captioned(made, captioned)
                 stages |= {"wait": placed - accepted + began - read, "caption": ended - began}
             drawing = time.perf_counter()
             if moving is None:
-                data, kept = await self._in_pool(self._draw, picture, made, mirrored, wish.max_bytes)
+                data, kept = await self._in_pool(self._draw, picture, made, wish.max_bytes)
             else:
-                data, kept = await self._in_pool(self._animate, moving, made, mirrored, wish.max_bytes)
+                data, kept = await self._in_pool(self._animate, moving, made, wish.max_bytes)
                 made = dataclasses.replace(made, content_type=moving.content_type)
             stages["draw"] = time.perf_counter() - drawing
             return dataclasses.replace(made, data=data, picture=kept)
+
+    @asynccontextmanager
+    async def _place(self, request: str) -> AsyncIterator[None]:
+        """Entered when it is a request's turn."""
+        self._line |= {request: None} if request else {}
+        try:
+            await self._places.acquire()
+        finally:
+            self._line.pop(request, None)
+        try:
+            yield
+        finally:
+            self._places.release()
 
     async def _explain(self, fetch: Fetch, boxes: Sequence[str], style: Style) -> bytes:
         async with self._places:
@@ -249,23 +343,24 @@ class Engine:
                 return picture, await self._in_pool(animation.read, data, picture) if picture.frames > 1 else None
 
     async def _caption(self, picture: Picture, wish: Wish) -> tuple[Captioned, float, float]:
-        job = _Job(picture, _for_model(wish), time.perf_counter(), asyncio.get_running_loop().create_future())
+        asked = _for_model(wish, self._tastes.get(wish.chat) or self._tastes.get(""))
+        job = _Job(picture, asked, wish.trial, time.perf_counter(), asyncio.get_running_loop().create_future())
         self._read_jobs.put_nowait(job)
         return await job.done
 
-    def _draw(self, picture: Picture, made: Made, mirrored: bool, max_bytes: int | None) -> tuple[bytes, bytes]:
+    def _draw(self, picture: Picture, made: Made, max_bytes: int | None) -> tuple[bytes, bytes]:
         with _translated("The meme could not be drawn."):
-            drawn = self._serving.draw(picture, made.boxes, made.template, mirrored=mirrored)
+            drawn = self._serving.draw(picture, made.boxes, made.template, mirrored=made.mirrored)
             data = to_jpeg(drawn, self._config.draw.quality)
             if max_bytes is not None and len(data) > max_bytes:
                 data = _fitted(drawn, max_bytes, self._config.draw.quality)
             return data, to_jpeg(picture.image, KEPT_QUALITY)
 
-    def _animate(self, moving: Animation, made: Made, mirrored: bool, max_bytes: int | None) -> tuple[bytes, bytes]:
+    def _animate(self, moving: Animation, made: Made, max_bytes: int | None) -> tuple[bytes, bytes]:
         """The words on every frame, and the frames without them, as they are kept."""
 
         def letter(first: Image.Image) -> Sequence[Lettering]:
-            return self._serving.letter(first, made.boxes, made.template, mirrored=mirrored)
+            return self._serving.letter(first, made.boxes, made.template, mirrored=made.mirrored)
 
         with _translated("The meme could not be drawn."):
             data = animation.fitted(moving, max_bytes, letter)
@@ -284,8 +379,11 @@ class Engine:
     async def _serve(self) -> None:
         while True:
             batch = await self._gathered()
-            if batch:
-                await self._caption_batch(batch)
+            on_trial = [job for job in batch if job.trial and self._trial]
+            if on_trial and self._trial:
+                await self._caption_batch(self._trial, on_trial)
+            if others := [job for job in batch if job not in on_trial]:
+                await self._caption_batch(self._serving, others)
 
     async def _gathered(self) -> list[_Job]:
         """The next job that somebody waits for, and what else is ready a moment later."""
@@ -296,17 +394,16 @@ class Engine:
             jobs.append(self._read_jobs.get_nowait())
         return [job for job in jobs if not job.done.done()]
 
-    async def _caption_batch(self, jobs: Sequence[_Job]) -> None:
+    async def _caption_batch(self, model: Model, jobs: Sequence[_Job]) -> None:
         """Answer every job; where a batch fails, each is tried alone, so that only the guilty one fails."""
         began = time.perf_counter()
-        work = self._serving.caption
         pairs = [(job.picture, job.wish) for job in jobs]
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._torch, work, pairs)
+            answers = await asyncio.get_running_loop().run_in_executor(self._torch, model.caption, pairs)
         except Exception as error:
             if len(jobs) > 1:
                 for job in jobs:
-                    await self._caption_batch([job])
+                    await self._caption_batch(model, [job])
             elif not jobs[0].done.done():
                 log.error("captioning failed", exc_info=error)
                 jobs[0].done.set_exception(Failed("The model could not caption this picture. The log says why."))
@@ -344,10 +441,16 @@ def _examined_model(config: Config) -> str:
     return f"{loaded.name} loads and runs on {loaded.device}"
 
 
-def _warm_up(model: Model) -> None:
-    """Caption a grey picture, so that the first user does not wait for what frameworks do once."""
+def _try_out(model: Model) -> None:
+    """Caption a grey picture: the first user need not wait for what frameworks do once, nor meet a model that fails.
+
+    Raises ValueError where nothing comes of it that could be posted.
+    """
     picture = Picture(Image.new("RGB", (224, 224), "grey"), "PNG", 1)
     (captioned,) = model.caption([(picture, ModelWish(n=1))])
+    for caption in captioned.captions:
+        if not any(caption.boxes) or not math.isfinite(caption.score):
+            raise ValueError(f"{model.name} wrote {caption}")
     model.draw(picture, captioned.captions[0].boxes)
 
 
@@ -362,16 +465,39 @@ def _translated(sentence: str) -> Iterator[None]:
         raise TooLarge(str(error)) from error
     except ImageError as error:
         raise BadPicture(str(error)) from error
+    except NoAttentionError as error:
+        raise BadRequest(str(error)) from error
     except Exception as error:
         log.exception("a stage failed: %s", sentence)
         raise Failed(sentence) from error
 
 
-def _for_model(wish: Wish) -> ModelWish:
+def _taste(chat: str, judged: Sequence[Judgement], preferred: Sequence[Preference]) -> Taste:
+    """In the words of the captioner, which writes everything in lower case."""
+    votes = [Judged(_spelt(j.boxes), j.template, j.up, j.down, j.chat, j.at) for j in judged]
+    picks = [Pair(_spelt(p.better), _spelt(p.worse), p.template, p.chat, p.at, p.weight) for p in preferred]
+    return Taste.fitted(votes, chat or None, picks)
+
+
+def _spelt(boxes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(filter(None, map(normalise, boxes)))
+
+
+def _for_model(wish: Wish, taste: Taste | None) -> ModelWish:
     """Own words need a description only: the search that every caption's description comes from anyway."""
     if wish.own_boxes:
         return ModelWish(n=0, seed=wish.seed)
-    return ModelWish(wish.style, "sample", wish.candidates, wish.seed, wish.context, wish.explore, wish.filter)
+    return ModelWish(
+        wish.style,
+        "sample",
+        wish.candidates,
+        wish.seed,
+        wish.context,
+        explore=wish.explore,
+        filter=wish.filter,
+        features=wish.features,
+        taste=taste,
+    )
 
 
 def _captioned(made: Made, captioned: Captioned) -> Made:
@@ -381,6 +507,8 @@ def _captioned(made: Made, captioned: Captioned) -> Made:
         description=captioned.description,
         model=captioned.model,
         template=captioned.template[0] if captioned.template else None,
+        mirrored=captioned.mirrored,
+        features=captioned.features or b"",
     )
     if made.boxes:
         return made

@@ -151,6 +151,8 @@ class ImagePosted:
     """The accepted request that this answers."""
     max_bytes: int | None = None
     """The largest file that the platform takes here."""
+    video: bool = False
+    """The platform shows short videos as it shows pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,20 @@ class Wish:
     """The drawn file's upper size, where the platform has one."""
     filter: Filter = "normal"
     """What neither the model nor a user may write."""
+    chat: str = ""
+    """Whose taste ranks the captions."""
+    trial: bool = False
+    """To be made by the model that is on trial, where there is one."""
+    features: bool = False
+    """Whether what the model saw is wanted too, to learn from."""
+    template: str | None = None
+    """The template that the picture is known to be of, for words that the model is not asked for."""
+    mirrored: bool = False
+    """Whether that is as in a mirror."""
+    video: bool = False
+    """A short video may come back as one; else it becomes an animated picture."""
+    request: str = ""
+    """By which `ahead` finds the picture in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +321,34 @@ class Made:
     """The upright picture without text and without metadata, as it is kept for buttons."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds a stage: wait, read, caption (encode and decode), draw."""
+    features: bytes = field(default=b"", repr=False)
+    """What the model saw, packed in 8 bits a number; only where it was wanted."""
+    mirrored: bool = False
+    """The picture is of its template as in a mirror."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a chat thought of one caption that it was shown at a unix time: weighted votes for it and against it."""
+
+    boxes: tuple[str, ...]
+    template: str | None
+    up: float
+    down: float
+    chat: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two captions of one picture of which somebody chose one at a unix time."""
+
+    better: tuple[str, ...]
+    worse: tuple[str, ...]
+    template: str | None
+    chat: str
+    at: float
+    weight: float
 
 
 class Engine(Protocol):
@@ -323,6 +367,10 @@ class Engine(Protocol):
         """How many pictures are queued."""
         ...
 
+    def ahead(self, request: str) -> int | None:
+        """How many pictures come before that of a request; None when it does not wait (any more)."""
+        ...
+
     async def make(self, fetch: Fetch, wish: Wish) -> Made:
         """Read, caption and draw one picture; raises `Busy` at once when the queue is full."""
         ...
@@ -339,6 +387,14 @@ class Engine(Protocol):
         """Serve another checkpoint file; what is being captioned finishes on the old one."""
         ...
 
+    async def try_out(self, model: str) -> None:
+        """Serve wishes for the model on trial by another checkpoint file, or by none."""
+        ...
+
+    async def taste(self, chat: str, judged: Sequence[Judgement], preferred: Sequence[Preference]) -> None:
+        """Rank a chat's captions by what it liked from now on; "" stands for chats that have not voted yet."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -350,9 +406,82 @@ class Kept:
     parent: str | None = None
     """The meme that this one is another version of."""
     template: str | None = None
+    mirrored: bool = False
     spoiler: bool = False
     request: str = ""
     """The accepted request that the meme answers."""
+    picked: bool = False
+    """Somebody chose it among the candidates."""
+    features: bytes = field(default=b"", repr=False)
+    """What the model saw, where the chat consented."""
+    place: str = ""
+    """The chat whose consent that is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A day's figures; `date` as in 2026-11-21."""
+
+    date: str
+    memes: int
+    up: int
+    down: int
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A model that served or might: how it came to be, and how its memes are received."""
+
+    id: str
+    state: str
+    """serving, shipped, promoted, trial, refused, unjudged, broken or removed."""
+    parent: str
+    created: float | None
+    labels: int
+    """Memes with votes that it learnt from."""
+    memes: int
+    approval: float | None
+    """Share of the votes that are in favour, 0 to 1, and its 95 % interval; None without votes."""
+    low: float
+    high: float
+    verdict: Mapping[str, Any]
+    """What the gate said."""
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """One retraining; `outcome` is empty as long as it goes on."""
+
+    number: int
+    began: float
+    ended: float | None
+    model: str
+    labels: int
+    outcome: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """The text of a meme, and its weighted votes."""
+
+    boxes: tuple[str, ...]
+    up: float
+    down: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the operator sees of a bot that learns."""
+
+    days: Sequence[Day]
+    versions: Sequence[Version]
+    retrainings: Sequence[Retrained]
+    best: Sequence[Rated]
+    worst: Sequence[Rated]
+    stages: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Median and 95th percentile of the last memes, in seconds."""
 
 
 class Store(Protocol):
@@ -412,6 +541,8 @@ class Store(Protocol):
 
     async def spoiler(self, meme: str) -> bool: ...
 
+    async def layout(self, meme: str) -> tuple[str | None, bool]: ...
+
     async def check_kept(self, meme: str) -> None: ...
 
     async def count_votes(
@@ -435,6 +566,8 @@ class Store(Protocol):
     async def export(self, platform: str, user: str) -> dict[str, Any]: ...
 
     async def forget(self, platform: str, user: str) -> Forgotten: ...
+
+    async def figures(self, up: Collection[str], down: Collection[str], model: str, now: float) -> Figures: ...
 
 
 class Changes(Protocol):
@@ -468,6 +601,10 @@ class Service(Protocol):
 
     async def finish(self, platform: str, request: str, outcome: Outcome, why: str = "") -> None:
         """A request is done with; `why` is the sentence that was shown. `sent` does this for one that got a meme."""
+        ...
+
+    def ahead(self, platform: str, request: str) -> int | None:
+        """How many pictures come before that of a request; None when it does not wait (any more)."""
         ...
 
     async def post(self, event: ImagePosted) -> MemeReply | None:
@@ -596,6 +733,10 @@ class Service(Protocol):
         """Remove everything of a user but the wish not to be memed."""
         ...
 
+    async def figures(self) -> Figures:
+        """Memes, votes, models and retrainings, for the operator."""
+        ...
+
     def changes(self, platform: str, chat: str) -> Changes:
         """Every new meme and vote of a chat from now on, until the iterator is closed or the bot stops.
 
@@ -636,6 +777,38 @@ class Chat(Adapter, Protocol):
 
     async def examine(self, chats: Sequence[str]) -> list[Finding]:
         """Ask the platform, changing nothing; `chats` are the last ones in which memes were made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RatingTask:
+    """What a rater is shown: one meme, two of the same picture, or none when all is rated.
+
+    Who wrote a meme is no part of it, nor told by its id.
+    """
+
+    memes: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...]
+    """The texts on each meme."""
+    done: int
+    all: int
+
+
+class Ratings(Protocol):
+    """The blind rating of memes. Every method may raise `Expected`."""
+
+    async def next(self, platform: str, user: str) -> RatingTask: ...
+
+    async def rate(self, platform: str, user: str, memes: Sequence[str], answers: Mapping[str, str]) -> None:
+        """Write down answers by question; without any, the memes were passed over."""
+        ...
+
+    async def take_back(self, platform: str, user: str) -> RatingTask:
+        """Forget the rater's last answers; what they were on is shown again."""
+        ...
+
+    def picture(self, meme: str) -> tuple[bytes, str]:
+        """A drawn meme and its content type."""
         ...
 
 

@@ -37,8 +37,12 @@ def export(db: Database, platform: str, user: str) -> dict[str, Any]:
         "memes_by_others": _rows(
             db, "id, server, chat, reply, created FROM memes", "author = ? AND user != author", platform, user
         ),
+        "features_kept": _rows(
+            db, "memes.id AS meme FROM features JOIN memes ON memes.id = meme", "author = ?", platform, user
+        ),
         "reactions": _rows(db, "meme, emoji, created FROM reactions", "user = ?", platform, user),
         "requests": _rows(db, "id, chat, message, created, state, why FROM requests", "user = ?", platform, user),
+        "ratings": _rows(db, "meme, other, question, answer, created FROM ratings", "user = ?", platform, user),
         "settings": _rows(db, "server, chat, key, value, changed FROM settings", "user = ?", platform, user),
     }
 
@@ -47,6 +51,7 @@ def forget(db: Database, platform: str, user: str) -> Forgotten:
     """Within the caller's transaction. The wish not to be memed stays: without it the pictures would be taken again."""
     values = [platform, user]
     db.execute("UPDATE settings SET user = '' WHERE platform = ? AND user = ?", values)
+    db.execute("DELETE FROM ratings WHERE platform = ? AND user = ?", values)
     reactions = db.execute("DELETE FROM reactions WHERE platform = ? AND user = ?", values).rowcount
     requests = db.execute("DELETE FROM requests WHERE platform = ? AND user = ?", values).rowcount
     memes = db.execute("DELETE FROM memes WHERE platform = ? AND ? IN (user, author)", values).rowcount

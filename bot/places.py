@@ -57,6 +57,25 @@ def change(db: Database, place: Place, user: str, changes: Mapping[str, Any], at
                 )
 
 
+def drop_features(db: Database, place: Place) -> int:
+    """Remove what is kept of pictures in those of the place's chats that do not consent; how many there were."""
+    rows = db.query(
+        "SELECT DISTINCT features.chat AS chat FROM features JOIN memes ON memes.id = meme "
+        "WHERE platform = ? AND server = ? AND ? IN ('', features.chat)",
+        [place.platform, place.server, place.chat],
+    )
+    gone = 0
+    with db.atomic():
+        for chat in [row["chat"] for row in rows]:
+            if not settings(db, Place(place.platform, chat, place.server)).get("consent"):
+                memes = "SELECT id FROM memes WHERE platform = ? AND server = ?"
+                gone += db.execute(
+                    f"DELETE FROM features WHERE chat = ? AND meme IN ({memes})",  # noqa: S608
+                    [chat, place.platform, place.server],
+                ).rowcount
+    return gone
+
+
 def _switch(key: str, value: object) -> bool:
     if isinstance(value, str):
         value = WORDS.get(value.strip().lower())

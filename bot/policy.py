@@ -30,3 +30,9 @@ def explores(seed: int, share: float) -> bool:
     """Whether the meme of this seed goes out unranked: always the same for a seed, true for `share` of all seeds."""
     digest = hashlib.blake2b(str(seed).encode(), digest_size=8, person=b"explore").digest()
     return int.from_bytes(digest, "big") < share * 2.0**64
+
+
+def tries(platform: str, chat: str, share: float) -> bool:
+    """Whether a chat is among the `share` of all chats that a model on trial serves: always the same for a chat."""
+    digest = hashlib.blake2b(f"{platform}:{chat}".encode(), digest_size=8, person=b"trial").digest()
+    return int.from_bytes(digest, "big") < share * 2.0**64

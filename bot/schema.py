@@ -110,5 +110,61 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (platform, user)
         )""",
     ),
+    (
+        "ALTER TABLE memes ADD COLUMN picked INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX memes_by_model ON memes (model)",
+        "CREATE INDEX memes_by_time ON memes (created)",
+        """CREATE TABLE features (
+            meme TEXT PRIMARY KEY REFERENCES memes (id) ON DELETE CASCADE,
+            chat TEXT NOT NULL,
+            grid BLOB NOT NULL
+        )""",
+        """CREATE TABLE facts (
+            key TEXT PRIMARY KEY,
+            value TEXT NOT NULL
+        )""",
+        "INSERT INTO facts VALUES ('salt', lower(hex(randomblob(32))))",
+        "DROP TABLE models",
+        """CREATE TABLE models (
+            id TEXT PRIMARY KEY,
+            parent TEXT NOT NULL,
+            created REAL NOT NULL,
+            state TEXT NOT NULL,
+            labels INTEGER NOT NULL,
+            figures TEXT NOT NULL,
+            verdict TEXT NOT NULL,
+            words TEXT NOT NULL DEFAULT ''
+        )""",
+        """CREATE TABLE promotions (
+            number INTEGER PRIMARY KEY,
+            model TEXT NOT NULL,
+            base TEXT NOT NULL,
+            created REAL NOT NULL,
+            undone REAL
+        )""",
+        """CREATE TABLE retrainings (
+            number INTEGER PRIMARY KEY,
+            began REAL NOT NULL,
+            ended REAL,
+            parent TEXT NOT NULL,
+            model TEXT NOT NULL,
+            labels INTEGER NOT NULL DEFAULT 0,
+            outcome TEXT NOT NULL DEFAULT '',
+            words TEXT NOT NULL DEFAULT ''
+        )""",
+    ),
+    (
+        """CREATE TABLE ratings (
+            platform TEXT NOT NULL,
+            user TEXT NOT NULL,
+            meme TEXT NOT NULL,
+            other TEXT NOT NULL,
+            question TEXT NOT NULL,
+            answer TEXT NOT NULL,
+            created REAL NOT NULL,
+            PRIMARY KEY (platform, user, meme, other, question)
+        )""",
+    ),
+    ("ALTER TABLE memes ADD COLUMN mirrored INTEGER NOT NULL DEFAULT 0",),
 )
 """Statements that take a database from each version to the next; a published migration never changes."""

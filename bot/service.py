@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from bot import emoji, places, policy
-from bot.config import Reply
+from bot.config import Learn, Reply
+from bot.emoji import Ballot
 from bot.events import (
     BadRequest,
     Change,
     Engine,
     Expected,
     Failed,
+    Figures,
     Forbidden,
     Forgotten,
     ImagePosted,
@@ -62,6 +64,7 @@ class Service:
         store: Store,
         health: Health,
         settings: Reply,
+        learn: Learn = Learn(),  # noqa: B008, frozen
         *,
         clock: Callable[[], float] = time.time,
         dice: Callable[[], float] = random.random,
@@ -70,6 +73,9 @@ class Service:
         self._store = store
         self._health = health
         self._settings = settings
+        self._learn = learn
+        self._ballot = Ballot.of(learn.up, learn.down)
+        self._told: Callable[[str, str], None] = lambda platform, chat: None
         self._clock = clock
         self._dice = dice
         self._feed = Feed()
@@ -86,6 +92,10 @@ class Service:
         """When the bot last answered in a chat unasked."""
         self._served: dict[tuple[str, str], float] = {}
         """When a user was last given a meme; only users with a cool-down are in it."""
+
+    def on_votes(self, tell: Callable[[str, str], None]) -> None:
+        """Have `tell` called with the platform and the chat of a meme whose votes change; "" for votes forgotten."""
+        self._told = tell
 
     async def accept(self, request: Request) -> bool:
         """Take a request on; it is on the disk when this returns. False where it was taken on before."""
@@ -112,18 +122,34 @@ class Service:
         with _guarded():
             await self._store.finish(platform, request, outcome, why)
 
+    def ahead(self, platform: str, request: str) -> int | None:
+        """How many pictures come before that of a request; None when it does not wait (any more)."""
+        return self._engine.ahead(_ticket(platform, request))
+
     async def post(self, event: ImagePosted) -> MemeReply | None:
         """Answer a picture; None where policy says to stay silent."""
-        settings = await self.settings(event.place or _own_place(event.platform, event.chat))
+        place = event.place or _own_place(event.platform, event.chat)
+        settings = await self.settings(place)
         if not await self._answers(event, settings):
             return None
-        wish = wish_of(event, self._settings.explore, settings.filter)
+        wish = self._of_chat(wish_of(event, self._settings.explore, settings.filter), event.platform, event.chat)
+        wish = dataclasses.replace(wish, request=_ticket(event.platform, event.request))
+        wish = dataclasses.replace(wish, features=settings.consent and wish.style == "meme" and not wish.own_boxes)
         if event.addressed:
             self._check_pace(event.platform, event.user, settings)
         with self._counted(event.platform, wish.style) as line:
             made = await self._engine.make(event.fetch, wish)
             line |= made.stages
-            kept = Kept(made.data, made.picture, template=made.template, spoiler=event.spoiler, request=event.request)
+            kept = Kept(
+                made.data,
+                made.picture,
+                template=made.template,
+                mirrored=made.mirrored,
+                spoiler=event.spoiler,
+                request=event.request,
+                features=made.features,
+                place=place.chat,
+            )
             record = self._record(event.platform, event.chat, event.user, wish, made)
             record = dataclasses.replace(
                 record,
@@ -151,6 +177,7 @@ class Service:
         seed = checked_seed(seed)
         explore = old.style == "meme" and policy.explores(seed, self._settings.explore)
         wish = Wish(old.style, seed, candidates=len(old.candidates) or 3, explore=explore, filter=settings.filter)
+        wish = self._of_chat(wish, old.platform, old.chat)
         return await self._again(old, user, wish, request)
 
     async def own_text(
@@ -279,7 +306,7 @@ class Service:
         """The memes with the best votes, of a chat, or of a server where `place.chat` is empty."""
         with _guarded():
             tallies = await self._store.tallies(place, self._clock() - days * DAY)
-            scores = {meme: emoji.verdict(votes) for meme, votes in tallies.items()}
+            scores = {meme: self._ballot.verdict(votes) for meme, votes in tallies.items()}
             liked = [meme for meme, (up, down) in scores.items() if up > down]
             best = sorted(liked, key=lambda meme: (scores[meme][1] - scores[meme][0], -scores[meme][0], meme))
             return [Ranked(await self._store.record(meme), *scores[meme]) for meme in best[:limit]]
@@ -288,7 +315,14 @@ class Service:
         """The serving model, and how its memes are received."""
         with _guarded():
             memes, votes = await self._store.votes(self._engine.model)
-            return Stats(self._engine.model, memes, *emoji.verdict(votes))
+            return Stats(self._engine.model, memes, *self._ballot.verdict(votes))
+
+    async def figures(self) -> Figures:
+        """Memes, votes, models and retrainings, for the operator."""
+        with _guarded():
+            ballot, now = self._ballot, self._clock()
+            figures = await self._store.figures(ballot.up, ballot.down, self._engine.model, now)
+            return dataclasses.replace(figures, stages=self._health.stages())
 
     async def export(self, platform: str, user: str) -> bytes:
         """Everything that is remembered of a user, as JSON."""
@@ -299,7 +333,9 @@ class Service:
     async def forget(self, platform: str, user: str) -> Forgotten:
         """Remove everything of a user but the wish not to be memed."""
         with _guarded():
-            return await self._store.forget(platform, user)
+            forgotten = await self._store.forget(platform, user)
+            self._told(platform, "")
+            return forgotten
 
     async def explain(self, meme: str) -> bytes:
         """A PNG: the words of the meme over the attention they paid."""
@@ -325,6 +361,11 @@ class Service:
     def close(self) -> None:
         """End every iterator of changes."""
         self._feed.close()
+
+    def _of_chat(self, wish: Wish, platform: str, chat: str) -> Wish:
+        """The wish as a chat has it: by its taste, and by the model on trial in a share of the chats."""
+        trial = policy.tries(platform, chat, self._learn.trial_share)
+        return dataclasses.replace(wish, chat=chat_key(platform, chat), trial=trial)
 
     async def _answers(self, event: ImagePosted, settings: Settings) -> bool:
         """Whether a picture is answered; raises `Forbidden` where it is asked for and its author opted out."""
@@ -379,6 +420,12 @@ class Service:
     ) -> MemeReply:
         """Another meme of a meme's picture, in the same chat. With `chosen`, one of the meme's own captions."""
         spoiler = await self._store.spoiler(old.id)
+        wish = dataclasses.replace(
+            wish, video=old.content_type.startswith("video/"), request=_ticket(old.platform, request)
+        )
+        if wish.own_boxes:
+            template, mirrored = await self._store.layout(old.id)
+            wish = dataclasses.replace(wish, template=template, mirrored=mirrored)
         with self._counted(old.platform, wish.style) as line:
             made = await self._engine.make(lambda _: self._store.source(old.id), wish)
             line |= made.stages
@@ -386,7 +433,15 @@ class Service:
             record = dataclasses.replace(record, server=old.server, message=old.message, author=old.author)
             if chosen is not None:
                 record = dataclasses.replace(record, model=old.model, candidates=old.candidates, chosen=chosen)
-            kept = Kept(made.data, parent=old.id, template=made.template, spoiler=spoiler, request=request)
+            kept = Kept(
+                made.data,
+                parent=old.id,
+                template=made.template,
+                mirrored=made.mirrored,
+                spoiler=spoiler,
+                request=request,
+                picked=chosen is not None,
+            )
             return await self._finish(record, kept, line)
 
     async def _tell_votes(self, meme: str, new: int, gone: int) -> None:
@@ -394,7 +449,9 @@ class Service:
         self._health.count_reaction(True, new)
         self._health.count_reaction(False, gone)
         if new or gone:
-            self._feed.tell(Change("reactions", await self._store.record(meme)))
+            record = await self._store.record(meme)
+            self._feed.tell(Change("reactions", record))
+            self._told(record.platform, record.chat)
 
     async def _finish(self, record: MemeRecord, kept: Kept, line: dict[str, object]) -> MemeReply:
         """Write the meme down, and only then tell of it."""
@@ -442,9 +499,19 @@ class Service:
             log.info("meme", extra={"fields": fields})
 
 
+def chat_key(platform: str, chat: str) -> str:
+    """One name for a chat among all platforms'."""
+    return f"{platform}:{chat}"
+
+
 def _own_place(platform: str, chat: str) -> Place:
     """A chat of a platform that knows no adults' chats: there the operator's configuration is all there is."""
     return Place(platform, chat, adult=True)
+
+
+def _ticket(platform: str, request: str) -> str:
+    """What the engine calls a request; "" for what was not accepted as one."""
+    return f"{platform}:{request}" if request else ""
 
 
 def _opted_out() -> Forbidden:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -20,21 +21,29 @@ from typing import Any, Self, TypeVar
 from sqlite_utils import Database
 
 from bot import people, places, requests
+from bot.config import Learn
+from bot.database import StoreError, beside, connected, migrate, refuse_newer
+from bot.emoji import Ballot
 from bot.events import (
     BadRequest,
     Candidate,
+    Figures,
     Forgotten,
     Gone,
+    Judgement,
     Kept,
     MemeRecord,
     NotFound,
     Outcome,
     Place,
     Placed,
+    Preference,
     ReactionChanged,
     Request,
 )
-from bot.schema import MIGRATIONS
+from bot.learn import figures, labels, runs, versions
+from bot.learn.versions import Serving
+from bot.ratings import rows as ratings
 
 MAX_REACTIONS = 20
 """Different emoji that one user can put on one meme."""
@@ -44,10 +53,6 @@ ANONYMOUS = "anonymous:"
 
 Result = TypeVar("Result")
 Row = dict[str, Any]
-
-
-class StoreError(Exception):
-    """The database cannot be used; `str(error)` is a sentence."""
 
 
 class Store:
@@ -129,7 +134,8 @@ class Store:
         return await self._call(places.settings, self._db, place)
 
     async def change_settings(self, place: Place, user: str, changes: Mapping[str, Any], at: float) -> None:
-        await self._call(places.change, self._db, place, user, changes, at)
+        """Write what was changed; where consent was taken back, features go."""
+        await self._call(self._change_settings, place, user, changes, at)
 
     async def opt_out(self, platform: str, user: str, out: bool, at: float) -> None:
         await self._call(people.opt_out, self._db, platform, user, out, at)
@@ -141,8 +147,36 @@ class Store:
         """Every row that names the user."""
         return await self._call(people.export, self._db, platform, user)
 
+    async def serving(self, base: str) -> Serving:
+        """Which model versions are to serve where `captioner.model` is `base`."""
+        return await self._call(versions.serving, self._db, base)
+
+    async def broken(self, version: str, words: str, at: float) -> None:
+        """A version that cannot serve."""
+        await self._call(versions.broken, self._db, version, words, at)
+
+    async def end_trial(self, version: str, base: str, better: bool, words: str, at: float) -> None:
+        """The version on trial is promoted, or refused."""
+        await self._call(versions.end_trial, self._db, version, base, better, words, at)
+
+    async def figures(self, up: Collection[str], down: Collection[str], model: str, now: float) -> Figures:
+        """What the operator sees of a bot that learns; `model` is the one that serves."""
+        return await self._aside(figures.figures, Ballot(frozenset(up), frozenset(down)), model, now)
+
+    async def compared(self, ballot: Ballot, new: str, old: str, since: float) -> tuple[bool, str]:
+        """Whether a model on trial since then is received well enough to serve everybody, and why."""
+        return await self._aside(figures.compared, ballot, new, old, since)
+
+    async def due(self, learn: Learn, ballot: Ballot, now: float) -> bool:
+        """Whether it is time to retrain."""
+        return await self._call(runs.due, self._db, learn, ballot, now)
+
+    async def opinions(self, ballot: Ballot) -> tuple[list[Judgement], list[Preference]]:
+        """What is known of the newest memes with votes, and of what was picked among three."""
+        return await self._aside(lambda db: (labels.judgements(db, ballot), labels.preferences(db)))
+
     async def forget(self, platform: str, user: str) -> Forgotten:
-        """Remove the user's memes, pictures, votes and requests."""
+        """Remove the user's memes, pictures, votes, requests, and what is being learnt from them."""
         return await self._call(self._forget, platform, user)
 
     async def add(self, meme: MemeRecord, kept: Kept) -> None:
@@ -221,6 +255,11 @@ class Store:
         row = await self._call(self._meme, "spoiler", "id = ?", meme)
         return bool(row["spoiler"])
 
+    async def layout(self, meme: str) -> tuple[str | None, bool]:
+        """The template that the meme's picture is of, if any, and whether as in a mirror."""
+        row = await self._call(self._meme, "template, mirrored", "id = ?", meme)
+        return row["template"], bool(row["mirrored"])
+
     async def check_kept(self, meme: str) -> None:
         """Raises `Gone` where the picture without text is not kept any more."""
         await self._call(self._path, meme, "source")
@@ -228,6 +267,27 @@ class Store:
     async def prune(self, before: float) -> None:
         """Forget the pictures that were posted, and the memes that were made, before a time; sweep stray files."""
         await self._call(self._prune, before)
+
+    async def rate(self, platform: str, user: str, memes: Sequence[str], answers: Mapping[str, str], at: float) -> None:
+        """One rater's answers on a meme to rate, or on two; without any, they were passed over."""
+        await self._call(ratings.add, self._db, platform, user, memes, answers, at)
+
+    async def take_rating_back(self, platform: str, user: str) -> tuple[str, ...]:
+        """Remove a rater's last answers; the memes that they were on."""
+        return await self._call(ratings.take_back, self._db, platform, user)
+
+    async def ratings(self) -> list[Row]:
+        """Every answer, oldest first."""
+        return await self._call(ratings.all_of, self._db)
+
+    async def _aside(self, work: Callable[..., Result], *args: object) -> Result:
+        """Read what takes long on a connection of its own, so that nobody's meme waits for it."""
+
+        def read() -> Result:
+            with beside(self.path) as db:
+                return work(db, *args)
+
+        return await asyncio.to_thread(read)
 
     async def _call(self, work: Callable[..., Result], *args: object) -> Result:
         """The one door to the store's thread."""
@@ -237,8 +297,8 @@ class Store:
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
             self._lock()
-            self._db = self._closing.enter_context(closing(_connected(self.path)))
-            _migrate(self._db, self.path)
+            self._db = self._closing.enter_context(closing(connected(self.path)))
+            migrate(self._db, self.path)
         except OSError as error:
             raise StoreError(f"The folder {self.path.parent} cannot be written: {error.strerror}.") from error
         except sqlite3.Error as error:
@@ -282,12 +342,18 @@ class Store:
                 "boxes": json.dumps(meme.boxes),
                 "chosen": meme.chosen,
                 "explored": meme.explored,
+                "mirrored": kept.mirrored,
                 "spoiler": kept.spoiler,
                 "content_type": meme.content_type,
                 "picture": picture,
                 "source": source,
+                "picked": kept.picked,
             }
             self._db.table("memes").insert(row)
+            if kept.features:
+                self._db.execute(
+                    "INSERT INTO features VALUES (?, ?, ?)", [meme.id, kept.place or meme.chat, kept.features]
+                )
             self._db.table("candidates").insert_all(
                 {
                     "meme": meme.id,
@@ -409,7 +475,14 @@ class Store:
             files = self._files("id", [row["id"] for row in rows])
             forgotten = people.forget(self._db, platform, user)
         self._sweep(files)
+        if forgotten.memes or forgotten.reactions:
+            runs.abandon(self._db, self.path, time.time())
         return forgotten
+
+    def _change_settings(self, place: Place, user: str, changes: Mapping[str, Any], at: float) -> None:
+        places.change(self._db, place, user, changes, at)
+        if "consent" in changes and places.drop_features(self._db, place):
+            runs.abandon(self._db, self.path, at)
 
     def _files(self, column: str, values: Sequence[str]) -> set[str]:
         """Names of the picture files of some memes."""
@@ -502,7 +575,7 @@ def examine(path: Path) -> str:
         return f"{path} will be created at the first start"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            _refuse_newer(connection.execute("PRAGMA user_version").fetchone()[0], path)
+            refuse_newer(connection.execute("PRAGMA user_version").fetchone()[0], path)
             (memes,) = connection.execute("SELECT count(*) FROM memes").fetchone()
     except sqlite3.Error as error:
         raise StoreError(f"The database {path} cannot be used: {error}.") from error
@@ -520,39 +593,6 @@ def chats(path: Path, platform: str, limit: int = 20) -> list[str]:
             return [chat for (chat,) in rows]
     except sqlite3.Error:
         return []
-
-
-def _connected(path: Path) -> Database:
-    connection = sqlite3.connect(path, timeout=10)
-    try:
-        db = Database(connection)
-        db.enable_wal()
-        for pragma in ("foreign_keys = ON", "synchronous = FULL"):
-            db.execute(f"PRAGMA {pragma}")
-    except BaseException:
-        connection.close()
-        raise
-    return db
-
-
-def _migrate(db: Database, path: Path) -> None:
-    """Bring the database to this program's version, a transaction a step; fails where it cannot be written."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    _refuse_newer(version, path)
-    db.execute("BEGIN IMMEDIATE")
-    db.rollback()
-    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
-        with db.atomic():
-            for statement in statements:
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {number}")
-
-
-def _refuse_newer(version: int, path: Path) -> None:
-    if version > len(MIGRATIONS):
-        raise StoreError(
-            f"The database {path} has version {version}, written by a newer Quipbot; this one knows {len(MIGRATIONS)}."
-        )
 
 
 def _grouped(rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -5,17 +5,21 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
-from captioner.captioner import Captioned, Captioner, Wish
-from captioner.checkpoint import CheckpointError
+from captioner.captioner import Captioned, Captioner, Wish, shipped
+from captioner.checkpoint import Checkpoint, CheckpointError
 from captioner.images import ImageError, Limits, Picture, to_jpeg
 
 _BATCH = 8
+_TOO_FEW = 3
+"""The exit status of finetune where there are too few labels yet."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +39,14 @@ def arguments() -> argparse.ArgumentParser:
     _add_caption(commands)
     _add_explain(commands)
     _add_train(commands)
+    _add_finetune(commands)
+    _add_gate(commands)
     _add_evaluate(commands)
+    _add_bench(commands)
     _add_audit(commands)
+    _add_project(commands)
+    _add_rating(commands)
+    _add_collect(commands)
     return parser
 
 
@@ -192,6 +202,74 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_learning(parser: Any) -> None:
+    """What finetune and gate have in common."""
+    parser.add_argument(
+        "--labels", required=True, type=Path, metavar="FILE", help="votes, as export-labels writes them"
+    )
+    parser.add_argument(
+        "--data", action="append", default=[], type=_pair, metavar="NAME=DIR", help="public captions to hold on to"
+    )
+    parser.add_argument("recipe", nargs="*", type=_pair, metavar="key=value", help="changes to the recipe")
+    _add_model(parser)
+
+
+def _add_finetune(commands: Any) -> None:
+    parser = commands.add_parser("finetune", help="let a model learn from votes; exits 3 where there are too few")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the checkpoint, .safetensors")
+    _add_learning(parser)
+    parser.set_defaults(run=_finetune)
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    from captioner.finetune import Recipe, TooFewLabelsError, enough, finetune
+    from captioner.labels import read, split
+
+    _set_threads(options.threads)
+    recipe, labels = _filled(Recipe(), options.recipe), read(options.labels)
+    sets = {name: Path(folder) for name, folder in options.data}
+    try:
+        enough(labels, recipe)
+        checkpoint = Checkpoint.load(options.model or shipped())
+        figures = finetune(checkpoint, split(labels)[0], options.out, recipe, sets)
+    except TooFewLabelsError as error:
+        print(error, file=sys.stderr)
+        return _TOO_FEW
+    print(json.dumps(figures))
+    return 0
+
+
+def _add_gate(commands: Any) -> None:
+    parser = commands.add_parser("gate", help="judge by held-out votes whether a candidate may take a model's place")
+    parser.add_argument("--candidate", required=True, type=Path, metavar="FILE", help="the checkpoint to judge")
+    parser.add_argument("--json", action="store_true", help="one object instead of sentences")
+    _add_learning(parser)
+    parser.set_defaults(run=_gate)
+
+
+def _gate(options: argparse.Namespace) -> int:
+    from captioner.gate import Rules, gate
+    from captioner.labels import read
+
+    _set_threads(options.threads)
+    sets = {name: Path(folder) for name, folder in options.data}
+    rules = _filled(Rules(), options.recipe)
+    verdict = gate(options.model or shipped(), options.candidate, read(options.labels), sets, rules)
+    if options.json:
+        print(json.dumps(verdict))
+        return 0
+    print("Promote." if verdict["promote"] else "Keep the old model.")
+    for reason in verdict["reasons"]:
+        print(f"  {'holds' if reason['holds'] else 'FAILS'}  {reason['sentence']}")
+    return 0
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads or 1)
+
+
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="measure a model on captions")
     _add_data(parser)
@@ -213,6 +291,28 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser("bench", help="train and measure the systems of the literature, one table")
+    _add_data(parser)
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="by default those that the table is about")
+    parser.add_argument("--minutes", required=True, type=float, metavar="N", help="of training, for each system")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="where all of it is kept")
+    parser.add_argument("--encoder", default="", metavar="NAME", help="one for all instead of each system's own")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from captioner.bench import FIRST, bench
+
+    if options.minutes <= 0:
+        raise ValueError("--minutes takes a number above 0.")
+    sets = {name: Path(folder) for name, folder in options.data}
+    changes = {"seed": options.seed, "encoder": options.encoder}
+    bench(sets, options.systems or FIRST, options.minutes, options.out, changes)
+    return 0
+
+
 def _add_audit(commands: Any) -> None:
     parser = commands.add_parser("audit", help="count what groups of people captions speak of, and how")
     _add_data(parser)
@@ -230,6 +330,85 @@ def _audit(options: argparse.Namespace) -> int:
     tallies = audit({name: Path(folder) for name, folder in options.data}, captioner)
     print(json.dumps(as_json(tallies)) if options.json else table(tallies))
     return 0
+
+
+def _add_project(commands: Any) -> None:
+    parser = commands.add_parser("project", help="show a data set's pictures and texts by category, in 2-D and 3-D")
+    _add_data(parser)
+    parser.add_argument("--method", choices=("pca", "umap"), default="pca")
+    parser.add_argument("--categories", type=int, default=10, metavar="N", help="how many, the most frequent first")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", dest="folder", required=True, type=Path, metavar="DIR", help="for the PNGs and the page")
+    parser.set_defaults(run=_project)
+
+
+def _project(options: argparse.Namespace) -> int:
+    with _extra("project"):
+        from captioner.project import project, table
+
+        if options.method == "umap":
+            import_module("umap")
+    sets = {name: Path(folder) for name, folder in options.data}
+    print(table(project(sets, options.folder, options.method, options.categories, options.seed)))
+    print(f"Wrote {options.folder / 'projection.html'}")
+    return 0
+
+
+def _add_rating(commands: Any) -> None:
+    parser = commands.add_parser("rating", help="lay out memes by people and by models for the blind rating page")
+    _add_data(parser)
+    parser.add_argument("--model", action="append", type=Path, metavar="FILE", help="may be repeated; else the shipped")
+    parser.add_argument("--split", choices=("train", "dev", "test", "all"), default="dev", help="of people's captions")
+    parser.add_argument("--pictures", type=int, default=50, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", dest="folder", required=True, type=Path, metavar="DIR", help="the folder to rate")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.set_defaults(run=_rating)
+
+
+def _rating(options: argparse.Namespace) -> int:
+    from captioner.rating import lay_out
+
+    captioners = [Captioner.load(model, device=options.device) for model in options.model or [None]]
+    sets = {name: Path(folder) for name, folder in options.data}
+    count = lay_out(sets, captioners, options.folder, pictures=options.pictures, split=options.split, seed=options.seed)
+    print(f"Wrote {count} memes into {options.folder}; serve them with rate.folder={options.folder}")
+    return 0
+
+
+def _add_collect(commands: Any) -> None:
+    parser = commands.add_parser("collect", help="collect captions with votes from a site, as imgflip575k reads them")
+    parser.add_argument("start", metavar="URL", help="a list of templates, a page or JSON")
+    parser.add_argument("-o", dest="folder", required=True, type=Path, metavar="DIR", help="goes on where it stopped")
+    parser.add_argument(
+        "--captions", default="", metavar="URL", help="of a JSON list: pages of captions by {id}, {name}"
+    )
+    parser.add_argument("--templates", type=int, default=100, metavar="N")
+    parser.add_argument("--pages", type=int, default=10, metavar="N", help="pages of captions of each template")
+    parser.add_argument("--pause", type=float, default=2.0, metavar="SECONDS", help="between two requests, at least")
+    parser.add_argument("--contact", default="", metavar="TEXT", help="how the site's people reach you")
+    parser.set_defaults(run=_collect)
+
+
+def _collect(options: argparse.Namespace) -> int:
+    with _extra("collect"):
+        from captioner.collect import Collection, Visitor
+    with Visitor(options.contact, pause=options.pause) as visitor:
+        collection = Collection(options.folder, visitor)
+        new = collection.collect(
+            options.start, pattern=options.captions, templates=options.templates, pages=options.pages
+        )
+    print(f"{new} new captions in {options.folder}; train on them with --data imgflip575k={options.folder}")
+    return 0
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """A command's imports that come with an extra; raises ValueError that names it where it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(f"This needs {error.name}: pip install 'quipbot[{name}]'.") from error
 
 
 def _pair(text: str) -> tuple[str, str]:

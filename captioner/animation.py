@@ -1,4 +1,4 @@
-"""Animations: frames within limits, the same words on every one of them, and GIF or WebP again.
+"""Animations: frames within limits, the same words on every one of them, and GIF, WebP or MP4 again.
 
 The text is laid out once, on the first frame, so that it stands still.
 """
@@ -7,13 +7,16 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from PIL import Image, ImageSequence
 
+from captioner import video
 from captioner.draw import Lettering, paint
-from captioner.images import ImageError, ImageTooLarge, Picture, quiet_pillow, rgb, scaled
+from captioner.images import VIDEO, ImageError, ImageTooLarge, Picture, quiet_pillow, rgb, scaled
+from captioner.video import VideoError
 
-FORMATS = {"GIF": "image/gif", "WEBP": "image/webp"}
+FORMATS = {"GIF": "image/gif", "WEBP": "image/webp", VIDEO: video.CONTENT_TYPE}
 """What comes back animated, and its content type."""
 MAX_FRAMES = 150
 """Frames kept of a longer animation, evenly chosen."""
@@ -21,6 +24,8 @@ MAX_SOURCE_FRAMES = 1500
 """Frames that are decoded at all; what has more is treated as a still."""
 MAX_PIXELS = 30_000_000
 """Pixels of all frames together; larger animations are scaled down."""
+MAX_DECODED = 2_000_000_000
+"""Pixels that are decoded of a video: a minute of 1280×720 at 30 frames a second takes some seconds."""
 SMALLEST_SIDE = 64
 UNHURRIED = 100
 """Milliseconds that a frame is shown which says so little that browsers do not believe it."""
@@ -41,6 +46,10 @@ class Animation:
     def content_type(self) -> str:
         return FORMATS[self.format]
 
+    def as_picture(self) -> "Animation":
+        """The same as what browsers show where they show pictures: a WebP instead of a video."""
+        return replace(self, format="WEBP") if self.format == VIDEO else self
+
     def scaled(self, max_side: int) -> "Animation":
         return replace(self, frames=tuple(scaled(frame, max_side) for frame in self.frames))
 
@@ -52,15 +61,23 @@ def read(data: bytes, picture: Picture) -> Animation | None:
     """
     if picture.format not in FORMATS or not 1 < picture.frames <= MAX_SOURCE_FRAMES:
         return None
-    with quiet_pillow():
-        try:
-            with Image.open(io.BytesIO(data), formats=[picture.format]) as source:
+    loop = 0
+    try:
+        if picture.format == VIDEO:
+            if picture.frames * picture.image.width * picture.image.height > MAX_DECODED:
+                return None
+            sampled = list(_sampled(video.frames(data), picture))
+        else:
+            with quiet_pillow(), Image.open(io.BytesIO(data), formats=[picture.format]) as source:
                 loop = int(source.info.get("loop", 0))
-                frames, durations = zip(*_sampled(source, picture), strict=True)
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
-            raise ImageError("The animation cannot be read: its file is damaged or incomplete.") from error
-    if len(frames) < 2:
+                sampled = list(_sampled(_timed(source), picture))
+    except VideoError as error:
+        raise ImageError(str(error)) from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+        raise ImageError("The animation cannot be read: its file is damaged or incomplete.") from error
+    if len(sampled) < 2:
         return None
+    frames, durations = zip(*sampled, strict=True)
     return Animation(frames, durations, loop, picture.format)
 
 
@@ -71,7 +88,9 @@ def lettered(animation: Animation, letter: Letter) -> Animation:
 
 
 def encode(animation: Animation, quality: int = 80) -> bytes:
-    """A GIF or WebP file without metadata."""
+    """A GIF, WebP or MP4 file without metadata."""
+    if animation.format == VIDEO:
+        return video.encode(animation.frames, animation.durations)
     out = io.BytesIO()
     first, *rest = animation.frames
     timing = {"append_images": rest, "duration": list(animation.durations), "loop": animation.loop}
@@ -99,7 +118,17 @@ def fitted(animation: Animation, max_bytes: int | None, letter: Letter | None = 
         animation = animation.scaled(side)
 
 
-def _sampled(source: Image.Image, picture: Picture) -> Iterator[tuple[Image.Image, int]]:
+def _timed(source: Image.Image) -> Iterator[tuple[Callable[[], Image.Image], int]]:
+    """How to get each frame of a GIF or WebP before the next one, and how many milliseconds it is shown."""
+    for frame in ImageSequence.Iterator(source):
+        frame.load()  # Pillow knows a WebP's timing only then
+        duration = frame.info.get("duration") or 0
+        yield partial(rgb, frame), int(duration) if duration > 10 else UNHURRIED
+
+
+def _sampled(
+    source: Iterator[tuple[Callable[[], Image.Image], int]], picture: Picture
+) -> Iterator[tuple[Image.Image, int]]:
     """Every so-many-th frame, shown for as long as those that are left out after it, too."""
     step = math.ceil(picture.frames / MAX_FRAMES)
     count = math.ceil(picture.frames / step)
@@ -107,15 +136,16 @@ def _sampled(source: Image.Image, picture: Picture) -> Iterator[tuple[Image.Imag
     share = min(1.0, math.sqrt(MAX_PIXELS / (count * width * height)))
     side = max(SMALLEST_SIDE, math.floor(max(width, height) * share))
     kept: Image.Image | None = None
-    shown = 0
-    for number, frame in enumerate(ImageSequence.Iterator(source)):
-        if number >= MAX_SOURCE_FRAMES:
+    shown = room = 0
+    for number, (frame, duration) in enumerate(source):
+        # A file can have more frames than it says, and larger ones.
+        if number >= step * MAX_FRAMES or room > 1.1 * MAX_PIXELS:
             break
         if number % step == 0:
             if kept is not None:
                 yield kept, shown
-            kept, shown = scaled(rgb(frame), min(side, max(width, height))), 0
-        duration = frame.info.get("duration") or 0
-        shown += int(duration) if duration > 10 else UNHURRIED
+            kept, shown = scaled(frame(), min(side, max(width, height))), 0
+            room += kept.width * kept.height
+        shown += duration
     if kept is not None:
         yield kept, shown

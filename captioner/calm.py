@@ -33,7 +33,7 @@ def busyness(image: Image.Image, attention: np.ndarray | None = None) -> Busynes
     colour (Achanta and others, "Frequency-tuned salient region detection", 2009). Both count more in the middle,
     where people put what they photograph.
     """
-    small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=1.1)
     colours = np.asarray(small.convert("YCbCr"), np.float64)
     steps = np.gradient(np.asarray(small.convert("L"), np.float64))
     edges = _blurred(np.hypot(*steps))

@@ -22,26 +22,29 @@ from torch import Tensor
 from captioner import draw as drawing
 from captioner import filter as block
 from captioner import images
-from captioner.attention_map import attention_map
+from captioner.attention_map import NoAttentionError, attention_map
 from captioner.checkpoint import Checkpoint, CheckpointError
 from captioner.data.samples import fingerprint
 from captioner.encoders import build
 from captioner.fonts import Fonts
 from captioner.images import Limits, Picture
+from captioner.labels import eyes, packed
 from captioner.layouts import layout_for, most_boxes
 from captioner.search import Hypothesis, Lane, Method, Rules, Search, search
+from captioner.taste import Taste
 from captioner.tokenizer import VOTES, normalise
 
 Style = Literal["meme", "describe"]
 ModelError = CheckpointError
 
-_DESCRIBE = Search("beam", width=2, steps=24, max_boxes=1, early=True)
-_WIDTH = 4
+_DESCRIBE = Search("greedy", steps=24, max_boxes=1)
+_WIDTHS = 8, 4
+"""Beams of memes on a template and elsewhere: of more captions, more are apt."""
 _STEPS = 28
 """Ids of a meme at most; one in ten of people's is longer. A beam that had to end there ranks low."""
 _TRUST = 0.1
 """Of the counts while writing on a template: they help to predict, but know no picture and say the usual."""
-_TEMPERATURES = 1.0, 0.85
+_TEMPERATURES = 1.15, 0.75
 """On a template and elsewhere."""
 _BOXES, _PANEL = 2, 6
 """Boxes of a meme at most where no template has more, and further ids for each box more."""
@@ -49,12 +52,14 @@ _BEAM = 3
 """Beams of a description that is asked for as such; wider ones write shorter and no better ones."""
 _SPARE = 1
 """Hypotheses beyond what is asked for: some may not be said."""
+_TASTED = 12
+"""Memes to choose from by a chat's taste."""
 _TRIES = 3
-_NAMED = 3.5
+_NAMED = 4.5
 """Added to the logit of a word that is surely seen or was posted with the picture; a doubtful one gets less."""
-_UNNAMED = -4.0
+_UNNAMED = -6.0
 """Added to the logit of the end as long as none of these words was written."""
-_WORDS, _SURE = 6, 0.15
+_WORDS, _SURE = 8, 0.1
 """Words that are favoured at most, and how likely each must be."""
 _TWICE = 0.5
 """How much of the doubt about a word is left when the description has it, too."""
@@ -71,7 +76,8 @@ _LONG = re.compile(r"\w{4,}")
 class Wish:
     """What is wanted of one picture.
 
-    `n` is how many captions come back beside the description; `explore` leaves them unranked.
+    `n` is how many captions come back beside the description; `explore` leaves them unranked; with `features`, what the
+    model saw comes back, too.
     """
 
     style: Style = "meme"
@@ -81,6 +87,9 @@ class Wish:
     context: str = ""
     explore: bool = False
     filter: block.Level = "normal"
+    features: bool = False
+    taste: Taste | None = None
+    """What the chat likes; more captions are then written to choose from."""
 
 
 @dataclass(frozen=True)
@@ -109,17 +118,22 @@ class Captioned:
     model: str
     mirrored: bool = False
     """Whether the template's left and right are swapped on the picture."""
+    features: bytes | None = None
+    """The picture's grid as `labels.packed` writes it, where it was wished for."""
 
 
 @dataclass(frozen=True)
 class Ranking:
     """What the best caption is chosen by: the weights of its likelihood, of the votes that it may expect, of the chance
-    that it names what is seen, and of reading as a meme."""
+    that it names what is seen, of reading as a meme, of a point more of the chat's approval, and of words that belong
+    to the template."""
 
     likelihood: float = 1.0
     reward: float = 6.0
     matching: float = 8.0
     voice: float = 2.0
+    taste: float = 60.0
+    aptness: float = 3.0
 
 
 class Captioner:
@@ -133,15 +147,16 @@ class Captioner:
         self.fonts, self.limits, self.max_side, self.ranking = fonts, limits, max_side, ranking
         self.tokenizer = checkpoint.tokenizer
         self.encoder = build(checkpoint.encoder).to(self.device)
+        self.eyes = eyes(checkpoint.reduction.basis.numpy())
         self.reduction = checkpoint.reduction.to(self.device)
         self.decoder = checkpoint.decoder.to(self.device).eval()
         self.mixture = checkpoint.mixture
         if self.mixture:
             self.mixture.gate.to(self.device)
-        self.rules = Rules(self.tokenizer, self.device)
+        self.rules = Rules(self.tokenizer, self.device, self.decoder.shortlist)
         self.fingerprints = checkpoint.fingerprints
         self.templates = checkpoint.templates.to(self.device) if checkpoint.templates else None
-        self.reward, self.voice = checkpoint.reward, checkpoint.voice
+        self.reward, self.voice, self.aptness = checkpoint.reward, checkpoint.voice, checkpoint.aptness
         self.keywords = checkpoint.keywords.to(self.device) if checkpoint.keywords else None
         self.named = [self._forms(word) for word in self.keywords.words] if self.keywords else []
 
@@ -195,7 +210,13 @@ class Captioner:
             return []
         pixels = [self.encoder.pixels([picture.image]) for picture, _ in jobs]
         seeds = [_seed(p, wish.seed) for p, (_, wish) in zip(pixels, jobs, strict=True)]
-        return self.decode(self.encode(pixels), [wish for _, wish in jobs], seeds)
+        grids = self.encode(pixels)
+        captioned = self.decode(grids, [wish for _, wish in jobs], seeds)
+        wanted = [wish.features for _, wish in jobs]
+        return [
+            replace(made, features=packed(grids[i].cpu().numpy(), self.eyes)) if wanted[i] else made
+            for i, made in enumerate(captioned)
+        ]
 
     def encode(self, pixels: Sequence[Tensor]) -> Tensor:
         """Pixels (1, 3, S, S) of each picture to grids (B, R, D).
@@ -249,6 +270,9 @@ class Captioner:
         captions = written or described
         if wish.style == "meme":
             captions = self._judged(captions, seen, described[0].boxes[0])
+            if wish.taste:
+                liked = (self.ranking.taste * wish.taste.score([c.boxes for c in captions])).tolist()
+                captions = [replace(c, score=c.score + more) for c, more in zip(captions, liked, strict=True)]
         if not wish.explore:
             captions = sorted(captions, key=lambda c: -c.score)
         # A description that was searched for at length is the better one.
@@ -277,17 +301,28 @@ class Captioner:
         score = by.likelihood * caption.score + by.reward * vote + by.voice * voice
         unclosed = any(box.count('"') % 2 for box in caption.boxes)
         score -= _STUTTER * stutter + _BROKEN_OFF * broken_off + _UNCLOSED * unclosed
+        if self.aptness and seen.template:
+            score += by.aptness * self.aptness.score(seen.template[0], ids)
         return score + by.matching * max(named, default=0.0)
 
     @torch.inference_mode()
     def explain(self, picture: Picture, boxes: Sequence[str], style: Style = "meme") -> bytes:
-        """A PNG: every word of the caption over the attention that it paid to the picture."""
-        grid = self.encode([self.encoder.pixels([picture.image])])
+        """A PNG: every word of the caption over the attention that it paid to the picture.
+
+        Raises NoAttentionError where the decoder pays none.
+        """
+        attend = getattr(self.decoder, "weights", None)
+        if attend is None:
+            raise NoAttentionError(f"The model {self.name} looks at a picture as a whole: no word has a place to show.")
+        pixels = self.encoder.pixels([picture.image])
+        grid, places = self.encode([pixels]), self.encoder.places(pixels)
         text = [b for b in map(normalise, boxes) if b] or ["?"]
         ids = self.tokenizer.encode(text)
-        tokens = torch.tensor([self.tokenizer.prefix(style, self._vote(style)) + ids], device=self.device)
-        weights = self.decoder.weights(grid, tokens)[0, 1:-1].cpu().numpy()  # (T, R), the step that wrote each id
-        return attention_map(picture.image, self.tokenizer.pieces(ids), weights)
+        prefix = self.tokenizer.prefix(style, self._vote(style))
+        tokens = torch.tensor([prefix + ids], device=self.device)
+        weights = attend(grid, tokens)[0, len(prefix) - 1 : -1].cpu().numpy()  # (T, R), the step that wrote each id
+        regions = None if places is None else places[0].cpu().numpy()
+        return attention_map(picture.image, self.tokenizer.pieces(ids), weights, regions)
 
     def _description(self, picture: int) -> Lane:
         return Lane(picture, tuple(self.tokenizer.prefix("describe")), _DESCRIBE)
@@ -359,13 +394,14 @@ def _trust(seen: Seen) -> float:
 
 def _how(wish: Wish, seen: Seen) -> Search:
     """The search that fulfils a wish."""
-    width = max(_WIDTH, wish.n + _SPARE)
+    least = _TASTED if wish.taste and not wish.explore else _WIDTHS[not seen.template] - _SPARE
+    width = max(least, wish.n) + _SPARE
     if wish.style == "describe":
         return Search(wish.search, width=max(_BEAM, wish.n) if wish.search == "beam" else width, steps=24, max_boxes=1)
     boxes = most_boxes(seen.template[0], _BOXES) if seen.template else _BOXES
     steps = _STEPS + _PANEL * (boxes - _BOXES)
     temperature = _TEMPERATURES[not seen.template]
-    return Search(wish.search, width, steps, temperature, 1.0, boxes, max(_WIDTH - 1, wish.n), least=6)
+    return Search(wish.search, width, steps, temperature, 1.0, boxes, width - _SPARE, least=6)
 
 
 def _seed(pixels: Tensor, seed: int) -> int:

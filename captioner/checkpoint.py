@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from captioner.decoders import DECODERS, AttentionGRU
+from captioner.aptness import Aptness
+from captioner.decoders import DECODERS, Decoder
 from captioner.encoders import DEFAULT, Reduction, is_known
 from captioner.keywords import Keywords
 from captioner.mixture import Gate, Mixture
@@ -33,7 +34,7 @@ class CheckpointError(Exception):
 class Checkpoint:
     """Everything a captioner needs beside the encoder's published weights."""
 
-    decoder: AttentionGRU
+    decoder: Decoder
     reduction: Reduction
     tokenizer: CaptionTokenizer
     name: str
@@ -51,17 +52,18 @@ class Checkpoint:
     reward: Reward | None = None
     keywords: Keywords | None = None
     voice: Voice | None = None
+    aptness: Aptness | None = None
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.tokenizer.unk)
 
     @property
     def mixture(self) -> Mixture | None:
-        return Mixture(self.ngrams, self.gate) if self.ngrams else None
+        return Mixture(self.ngrams, self.gate, self.decoder.shortlist) if self.ngrams else None
 
     def save(self, file: Path) -> None:
         """Half precision; written beside the target, flushed and renamed."""
-        tensors = {f"decoder.{k}": v.half().contiguous() for k, v in self.decoder.state_dict().items()}
+        tensors = {f"decoder.{k}": _halved(v) for k, v in self.decoder.state_dict().items()}
         tensors |= {f"reduction.{k}": v.half().contiguous() for k, v in self.reduction.state_dict().items()}
         tensors["fingerprints"] = torch.from_numpy(self.fingerprints.astype(np.uint32).view(np.int32))
         if self.ngrams:
@@ -71,6 +73,10 @@ class Checkpoint:
             tensors |= {f"templates.{k}": _halved(v) for k, v in self.templates.tensors().items()}
         if self.keywords:
             tensors |= {f"keywords.{k}": _halved(v) for k, v in self.keywords.state_dict().items()}
+        if self.aptness:
+            tensors["aptness"] = self.aptness.tensor()
+        if self.decoder.shortlist is not None:
+            tensors["shortlist"] = self.decoder.shortlist.cpu().to(torch.int32)
         if self.voice:
             tensors["voice"] = self.voice.odds.half()
         if self.reward:
@@ -84,6 +90,7 @@ class Checkpoint:
             "tokenizer": self.tokenizer.to_json(),
             "facts": json.dumps(self.facts),
             "templates": json.dumps(self.templates.names if self.templates else []),
+            "aptness": json.dumps(self.aptness.names if self.aptness else []),
             "keywords": json.dumps(self.keywords.words if self.keywords else []),
         }
         part = file.with_name(file.name + ".part")
@@ -139,6 +146,10 @@ class Checkpoint:
             made.keywords = Keywords(reduction.basis.shape[1], json.loads(about["keywords"])).eval()
             made.keywords.load_state_dict(parts)
             made.keywords.requires_grad_(False)
+        if "aptness" in tensors:
+            made.aptness = Aptness.from_tensor(json.loads(about["aptness"]), tensors["aptness"])
+        if "shortlist" in tensors:
+            decoder.shorten(tensors["shortlist"].long())
         made.voice = Voice(tensors["voice"]) if "voice" in tensors else None
         return made
 

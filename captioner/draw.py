@@ -53,6 +53,8 @@ class _Area:
 
     rect: Rect
     anchor: float
+    rough: bool = False
+    """Painted to compare places only."""
 
     @property
     def width(self) -> int:
@@ -143,7 +145,7 @@ def paint(picture: Image.Image, letterings: Sequence[Lettering]) -> Image.Image:
 def letter(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, busy: Busyness | None = None) -> list[Lettering]:
     """The boxes that have ink, painted for a picture of `size` (width, height); their inks do not overlap."""
     rough = _rough(size)
-    whole, small = list(_areas(boxes, size)), list(_areas(boxes, rough))
+    whole, small = list(_areas(boxes, size)), list(_areas(boxes, rough, rough=True))
     if len(small) != len(whole):  # no room for so many boxes
         rough, small = size, whole
     placed = [
@@ -188,7 +190,7 @@ def _inside(at: tuple[float, float, float, float], size: tuple[int, int]) -> Rec
     return left, top, min(width - 1, math.floor(at[2] * width)), min(height - 1, math.floor(at[3] * height))
 
 
-def _areas(boxes: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, list[_Area]]]:
+def _areas(boxes: Sequence[str], size: tuple[int, int], *, rough: bool = False) -> Iterator[tuple[str, list[_Area]]]:
     """Each box and where it can go: its share of the height; boxes that find no room join the last one that does."""
     width, height = size
     margin = max(1, round(min(size) * _MARGIN))
@@ -200,7 +202,7 @@ def _areas(boxes: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, l
         top, bottom = margin + math.ceil(number * share), math.floor((number + 1) * share)
         anchor = 1.0 if number == len(boxes) - 1 else 0.0 if number == 0 else 0.5
         anchors = (1.0, 0.0) if len(boxes) == 1 else (anchor,)
-        yield box, [_Area((margin, top, width - margin, bottom), anchor) for anchor in anchors]
+        yield box, [_Area((margin, top, width - margin, bottom), anchor, rough) for anchor in anchors]
 
 
 def _calmest(words: str, whole: _Canvas, rough: _Canvas, fonts: Fonts, busy: Busyness | None) -> Lettering | None:
@@ -316,7 +318,7 @@ class _Setter:
         """The lines under each other, their ink centred between the sides and at the area's anchor."""
         lettering = Lettering(size)
         for line, baseline in zip(lines, baselines(lines, size, self._fonts)[0], strict=True):
-            _paint_line(lettering, line, math.ceil(baseline), self._fonts)
+            _paint_line(lettering, line, math.ceil(baseline), self._fonts, rough=self._area.rough)
         left, top, right, bottom = lettering.ink
         area = self._area
         x = area.rect[0] + (area.width - (right - left)) // 2
@@ -324,8 +326,8 @@ class _Setter:
         return lettering.moved(x - left, y - top)
 
 
-def _paint_line(lettering: Lettering, line: Line, baseline: int, fonts: Fonts) -> None:
-    """Add the line, centred on x = 0."""
+def _paint_line(lettering: Lettering, line: Line, baseline: int, fonts: Fonts, *, rough: bool) -> None:
+    """Add the line, centred on x = 0; a `rough` one has outlines only: all its ink lies within them."""
     size, thickness = lettering.size, outline(lettering.size)
     drawn = runs(spaced(line, fonts))
     advances = [_advance(run, size, fonts) for run in drawn]
@@ -340,7 +342,8 @@ def _paint_line(lettering: Lettering, line: Line, baseline: int, fonts: Fonts) -
             _paint_emoji(lettering, run, run.face, left + x, baseline, fonts.primary.cap_height)
         else:
             run.face.paint(ImageDraw.Draw(outlines), (x, above), run.text, run.rtl, size, thickness)
-            run.face.paint(ImageDraw.Draw(letters), (x, above), run.text, run.rtl, size, 0)
+            if not rough:
+                run.face.paint(ImageDraw.Draw(letters), (x, above), run.text, run.rtl, size, 0)
         x += advance
     if ink := outlines.getbbox():
         at = (left + ink[0], top + ink[1])

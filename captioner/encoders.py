@@ -22,6 +22,8 @@ from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.feature_extraction import create_feature_extractor
 
 DEFAULT = "efficientnet_lite0"
+DETECTORS = "fasterrcnn"
+"""What the names of those encoders begin with whose places are regions (captioner.regions)."""
 _HEADS = ("classifier", "head", "fc", "avgpool", "aux", "AuxLogits", "AvgPool")
 
 
@@ -58,6 +60,10 @@ class Encoder(nn.Module):
             return out[:, 1:]
         return out.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, R, C)
 
+    def places(self, pixels: Tensor) -> Tensor | None:
+        """Where the R places lie, as left, top, right and bottom (B, R, 4) in shares of a side; None for a grid."""
+        return None
+
     def train(self, mode: bool = True) -> "Encoder":
         """Stays in evaluation mode: batch statistics of a few pictures would spoil the pre-trained ones."""
         return super().train(False)
@@ -72,6 +78,10 @@ def build(name: str = DEFAULT, weights: Path | None = None) -> Encoder:
         return _lite0(weights)
     if not is_known(name):
         raise ValueError(f"There is no picture network called {name}.")
+    if name.startswith(DETECTORS):
+        from captioner.regions import faster_rcnn  # which imports this module
+
+        return faster_rcnn(name, weights)
     meta = torchvision.models.get_model_weights(name).DEFAULT
     # These two warn about a slow initialisation, which a local file makes needless.
     quick = {"init_weights": False} if weights and name in ("inception_v3", "googlenet") else {}
@@ -85,7 +95,8 @@ def build(name: str = DEFAULT, weights: Path | None = None) -> Encoder:
 
 
 def is_known(name: str) -> bool:
-    return name == DEFAULT or name in torchvision.models.list_models(torchvision.models)
+    detectors = [n for n in torchvision.models.list_models(torchvision.models.detection) if n.startswith(DETECTORS)]
+    return name == DEFAULT or name in (*torchvision.models.list_models(torchvision.models), *detectors)
 
 
 def efficientnet_lite0() -> EfficientNet:
@@ -205,8 +216,11 @@ class Reduction(nn.Module):
         reduction = cls(features.shape[-1], dimensions)
         reduction.mean = features.mean(0)
         centred = features - reduction.mean
-        _, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
-        basis = vectors[:, -dimensions:].flip(1)  # (C, D)
+        if len(centred) < features.shape[-1]:  # of a few pictures: `eigh` trips over the many zeros
+            basis = torch.linalg.svd(centred, full_matrices=False).Vh[:dimensions].T  # (C, D)
+        else:
+            _, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
+            basis = vectors[:, -dimensions:].flip(1)  # (C, D)
         reduction.basis = basis / (centred @ basis).std()
         return reduction
 

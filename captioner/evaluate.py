@@ -18,6 +18,7 @@ from tqdm import tqdm
 from captioner import data, metrics, outside_metrics
 from captioner.captioner import Captioned, Captioner, Wish
 from captioner.data.samples import Sample
+from captioner.metrics import words
 from captioner.mixture import NEVER
 from captioner.relevance import TemplateReader
 from captioner.tokenizer import normalise
@@ -174,14 +175,14 @@ def describe(captioner: Captioner, samples: Sequence[Sample], grids: dict[Path, 
     """Descriptions of the samples' pictures by beam search; None without pictures."""
     references: dict[Path, list[list[str]]] = defaultdict(list)
     for sample in samples:
-        references[sample.picture].append(_words(sample.text))
+        references[sample.picture].append(words(sample.text))
     pictures = list(references)
     if not pictures:
         return None
     began = time.perf_counter()
     made = _decoded(captioner, [grids[p] for p in pictures], Wish("describe", "beam", 1), range(len(pictures)))
     spent = time.perf_counter() - began
-    return Told([_words(_text(m)) for m in made], [references[p] for p in pictures], 1000 * spent / len(pictures))
+    return Told([words(_text(m)) for m in made], [references[p] for p in pictures], 1000 * spent / len(pictures))
 
 
 def descriptions(told: Told) -> Figures:
@@ -209,7 +210,7 @@ def memes(captioner: Captioner, templates: dict[Path, str], grids: dict[Path, Te
         spent = time.perf_counter() - began
     finally:
         captioner.fingerprints = known
-    captions = [_words(_text(m)) for m in made]
+    captions = [words(_text(m)) for m in made]
     names = [templates[p] for p in jobs]
     return {
         "distinct1": metrics.distinct(captions, 1),
@@ -226,19 +227,19 @@ def relevance(captions: Sequence[Sequence[str]], names: Sequence[str], read: Rea
 
     The reader learns from people's other captions; both are judged on the same templates, equally often.
     """
-    reader = TemplateReader([_words(s.text) for s in read.train], [s.template or "" for s in read.train])
+    reader = TemplateReader([words(s.text) for s in read.train], [s.template or "" for s in read.train])
     left = Counter(names)
     theirs: list[Sample] = []
     for sample in read.held:
         if left[sample.template or ""] > 0:
             left[sample.template or ""] -= 1
             theirs.append(sample)
-    words, labels = [_words(s.text) for s in theirs], [s.template or "" for s in theirs]
+    held, labels = [words(s.text) for s in theirs], [s.template or "" for s in theirs]
     return {
         "relevance_top1": reader.accuracy(captions, names, 1),
         "relevance_top5": reader.accuracy(captions, names, 5),
-        "relevance_top1_people": reader.accuracy(words, labels, 1),
-        "relevance_top5_people": reader.accuracy(words, labels, 5),
+        "relevance_top1_people": reader.accuracy(held, labels, 1),
+        "relevance_top5_people": reader.accuracy(held, labels, 5),
     }
 
 
@@ -272,12 +273,6 @@ def _decoded(captioner: Captioner, grids: Sequence[Tensor], wish: Wish, seeds: S
 def _text(captioned: Captioned) -> str:
     """The best caption, boxes joined by blanks."""
     return " ".join(captioned.captions[0].boxes)
-
-
-def _words(text: str) -> list[str]:
-    """Words without punctuation, as the usual tokenisers of captions leave them."""
-    kept = "".join(c if c.isalnum() or c in "'-" else " " for c in text)
-    return [w for w in kept.split() if w.strip("'-")]
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -25,11 +25,16 @@ from PIL import (  # the plug-ins of the accepted formats; importing them keeps 
     WebPImagePlugin,  # noqa: F401
 )
 
+from captioner import video
+from captioner.video import VideoError, VideoTooLarge
+
 pillow_heif.register_heif_opener()
 # Pillow gives every picture's memory back to the system at once; touching fresh pages then takes longer than decoding.
 Image.core.set_blocks_max(4)  # type: ignore[attr-defined]  # of 16 MB each
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
+VIDEO = "MP4"
+"""What short videos are called where pictures have their format."""
 
 # What Pillow and the libraries below it are known to raise on damaged or hostile files. It is wide because every
 # plug-in parses in its own way; it is used around calls into Pillow only, so that mistakes of ours stay visible.
@@ -87,7 +92,7 @@ class Picture:
     image: Image.Image
     """Upright, RGB, at least 1×1, without metadata."""
     format: str
-    """One of `FORMATS`, found in the content."""
+    """One of `FORMATS`, or `VIDEO`, found in the content."""
     frames: int
     """How many frames the animation has; 1 for a still. Counted up to 10,000, in a GIF's first 500,000 blocks."""
 
@@ -98,6 +103,8 @@ def read(data: bytes, limits: Limits = Limits()) -> Picture:
         raise ImageError("The file is empty.")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"The file is larger than {limits.max_bytes / 1e6:g} MB.")
+    if video.is_video(data):
+        return _first_of_video(data, limits)
     with quiet_pillow(), _opened(data, limits) as source:
         form = "JPEG" if source.format == "MPO" else str(source.format)
         frames = _frames(source, data)
@@ -107,6 +114,18 @@ def read(data: bytes, limits: Limits = Limits()) -> Picture:
         except _DECODER_ERRORS as error:
             raise ImageError("The picture cannot be read: its file is damaged or incomplete.") from error
     return Picture(image, form, frames)
+
+
+def _first_of_video(data: bytes, limits: Limits) -> Picture:
+    try:
+        image, frames = video.first(data)
+    except VideoTooLarge as error:
+        raise ImageTooLarge(str(error)) from error
+    except VideoError as error:
+        raise ImageError(str(error)) from error
+    if image.width * image.height > limits.max_pixels:
+        raise _too_many_pixels(limits)
+    return Picture(image, VIDEO, min(frames, _MAX_FRAMES))
 
 
 def scaled(image: Image.Image, max_side: int) -> Image.Image:

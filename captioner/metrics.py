@@ -8,6 +8,12 @@ from collections.abc import Sequence
 Tokens = Sequence[str]
 
 
+def words(text: str) -> list[str]:
+    """Words without punctuation, as the usual tokenisers of captions leave them."""
+    kept = "".join(c if c.isalnum() or c in "'-" else " " for c in text)
+    return [w for w in kept.split() if w.strip("'-")]
+
+
 def ngrams(tokens: Tokens, n: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
 

@@ -6,15 +6,17 @@ what probability the network gives it is the share of the counts, so any decoder
 
     p(word) = p_network(word) + p_network(unknown) · p_counts(word)
 
-Shapes: N places, V vocabulary, F features of the evidence (captioner.ngrams).
+Shapes: N places, V vocabulary, C ids that may be written, F features of the evidence (captioner.ngrams).
 """
 
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captioner.following import Following
 from captioner.ngrams import ORDER, NGrams
 
 NEVER = -1e4
@@ -43,10 +45,15 @@ class Gate(nn.Module):
 
 
 class Mixture:
-    """Counts and the gate that lets them into a network's probabilities."""
+    """Counts and the gate that lets them into a network's probabilities.
 
-    def __init__(self, ngrams: NGrams, gate: Gate) -> None:
+    While writing, the network's probabilities may be those of a shortlist only: `shortlist` (C,), sorted ids.
+    """
+
+    def __init__(self, ngrams: NGrams, gate: Gate, shortlist: Tensor | None = None) -> None:
         self.ngrams, self.gate = ngrams, gate
+        self._ids = torch.arange(ngrams.vocabulary) if shortlist is None else shortlist.cpu()
+        self._sentinel = int((self._ids == gate.sentinel).nonzero())
 
     def mixes(self, prefix: Sequence[int]) -> bool:
         """Whether the counts have anything to say on captions with this prefix."""
@@ -62,19 +69,25 @@ class Mixture:
         )
 
     def add_(self, weights: Tensor, history: Tensor, trust: Tensor) -> None:
-        """Adds the counts' part, times `trust` (A,), to unnormalised probabilities (A, V) of the network, in place.
+        """Adds the counts' part, times `trust` (A,), to unnormalised probabilities (A, C) of the network, in place.
 
         `history` (A, L) are the ids so far, the start included.
         """
-        made = self.ngrams.after(history.cpu().numpy())
+        made = self._following.after(history.cpu().numpy())
         device = weights.device
         features = torch.from_numpy(made.features).to(device)
-        share = trust * weights[:, self.gate.sentinel] * self.gate.weigh(features).squeeze(1).exp()  # (A,)
+        share = trust * weights[:, self._sentinel] * self.gate.weigh(features).squeeze(1).exp()  # (A,)
         weights.addcmul_((share * torch.from_numpy(made.share).to(device)).unsqueeze(1), self._unigrams)
-        rows = torch.from_numpy(made.rows).to(device)
-        places = rows * weights.shape[1] + torch.from_numpy(made.ids).to(device)
-        weights.view(-1).index_add_(0, places, torch.from_numpy(made.values).to(device) * share[rows])
+        places = torch.from_numpy(made.rows * weights.shape[1] + made.columns).to(device)
+        values = torch.from_numpy(made.values).to(device) * share[torch.from_numpy(made.rows).to(device)]
+        weights.view(-1).index_add_(0, places, values)
+
+    @cached_property
+    def _following(self) -> Following:
+        column = np.full(self.ngrams.vocabulary, -1)
+        column[self._ids.numpy()] = np.arange(len(self._ids))
+        return Following(self.ngrams, column)
 
     @cached_property
     def _unigrams(self) -> Tensor:
-        return torch.from_numpy(self.ngrams.unigrams).to(self.gate.weigh.weight.device)
+        return torch.from_numpy(self.ngrams.unigrams)[self._ids].to(self.gate.weigh.weight.device)

@@ -10,8 +10,7 @@ Shapes: N places of a text, A rows asked for, V vocabulary; contexts are at most
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,8 +23,6 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
 _STEPS = 22.0
 """Steps of a stored probability to the factor e: 255 of them reach down to one in 100,000."""
-_MOST = 200
-"""Followers of a context that are looked at while writing."""
 
 Array = np.ndarray
 
@@ -72,7 +69,7 @@ class _Text:
         """64 bits (N,) of the n ids that end at each place; not meant where fewer lead there."""
         size = len(self.ids)
         columns = [np.concatenate([np.zeros(b, np.uint64), self.ids])[:size] for b in range(n - 1, -1, -1)]
-        return _hash(columns, size)
+        return _hashed(columns, size)
 
     def contexts(self, n: int) -> Array:
         """Hashes (N,) of the n - 1 ids before each place."""
@@ -83,12 +80,18 @@ class _Text:
         return self.place >= max(n - 1, 1)
 
 
-def _hash(columns: Sequence[Array], size: int) -> Array:
+def _hashed(columns: Sequence[Array], size: int) -> Array:
     made = np.zeros(size, np.uint64)
     for column in columns:
-        made = (made + column + np.uint64(1)) * _MIX
-        made ^= made >> _SHIFT
+        hash_(made, column)
     return made
+
+
+def hash_(made: Array, column: Array) -> None:
+    """Adds one id more to hashes, in place."""
+    made += column + np.uint64(1)
+    made *= _MIX
+    made ^= made >> _SHIFT
 
 
 @dataclass(frozen=True)
@@ -177,9 +180,9 @@ def _found(table: _Counts, text: _Text, n: int) -> tuple[Array, Array, Array]:
     if not len(table.keys):
         none = np.zeros(len(text.ids), np.int64)
         return none, none, none.astype(np.float64)
-    at, known = _places(table.keys, text.hashes(n))
+    at, known = places(table.keys, text.hashes(n))
     context = text.contexts(n) if n > 1 else np.zeros(len(text.ids), np.uint64)
-    place, met = _places(table.contexts, context)
+    place, met = places(table.contexts, context)
     met &= text.has(n)
     return (
         np.where(known & met, table.counts[at], 0),
@@ -188,7 +191,7 @@ def _found(table: _Counts, text: _Text, n: int) -> tuple[Array, Array, Array]:
     )
 
 
-def _places(keys: Array, asked: Array) -> tuple[Array, Array]:
+def places(keys: Array, asked: Array) -> tuple[Array, Array]:
     """Where each asked key lies among sorted ones, and whether it does."""
     if not len(keys):
         return np.zeros(len(asked), np.int64), np.zeros(len(asked), bool)
@@ -198,7 +201,7 @@ def _places(keys: Array, asked: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class _Followers:
+class Followers:
     """What may follow the contexts of one order: context i has `ids[offsets[i] : offsets[i + 1]]`, sorted."""
 
     contexts: Array  # (C,) 32-bit hashes, sorted
@@ -210,7 +213,7 @@ class _Followers:
     pairs: Array  # (M,) place of the context and id in one number, sorted
 
     @classmethod
-    def of(cls, contexts: Array, sizes: Array, ids: Array, codes: Array, vocabulary: int) -> "_Followers":
+    def of(cls, contexts: Array, sizes: Array, ids: Array, codes: Array, vocabulary: int) -> "Followers":
         offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         owner = np.repeat(np.arange(len(contexts)), sizes)
         values = _decoded(codes)
@@ -219,26 +222,15 @@ class _Followers:
         return cls(contexts, offsets, ids, codes, values, rest, owner * vocabulary + ids)
 
 
-class Following(NamedTuple):
-    """p(word) = share · p_unigram(word), and `values` added at (`rows`, `ids`), for A histories."""
-
-    share: Array  # (A,)
-    rows: Array  # (M,)
-    ids: Array  # (M,)
-    values: Array  # (M,)
-    features: Array  # (A, F)
-
-
 class NGrams:
     """Probabilities of what follows a text: a `KneserNey` made small, as it is stored with a model."""
 
-    def __init__(self, start: int, unigrams: Array, longer: Sequence[_Followers]) -> None:
+    def __init__(self, start: int, unigrams: Array, longer: Sequence[Followers]) -> None:
         """`unigrams` (V,) are codes; `longer` begins with bigrams."""
         self.start, self.vocabulary, self.codes, self.longer = start, len(unigrams), unigrams, list(longer)
         values = _decoded(unigrams)
         self.rest = np.float32(1 - values.sum(dtype=np.float64))
         self.unigrams = values + self.rest / np.float32(self.vocabulary)
-        self.likeliest = [_likeliest(table) for table in self.longer]
 
     @classmethod
     def of(cls, counts: KneserNey) -> "NGrams":
@@ -264,39 +256,8 @@ class NGrams:
         longer = []
         for n in range(2, ORDER + 1):
             contexts, sizes, ids, codes = (tensors[f"{n}.{k}"].numpy() for k in ("contexts", "sizes", "ids", "codes"))
-            longer.append(_Followers.of(contexts.view(np.uint32), sizes, ids, codes, len(unigrams)))
+            longer.append(Followers.of(contexts.view(np.uint32), sizes, ids, codes, len(unigrams)))
         return cls(int(tensors["start"]), unigrams, longer)
-
-    def after(self, history: Array) -> "Following":
-        """What follows histories (A, L) of ids, the start included.
-
-        Of a context with many followers, the likeliest `_MOST` count; the others are left to the shorter contexts.
-        """
-        rows = len(history)
-        order, rest = np.ones(rows, np.int64), np.full(rows, self.rest)
-        found = []
-        for n, table in enumerate(self.likeliest[: history.shape[1]], 2):
-            columns = [history[:, -back].astype(np.uint64) for back in range(n - 1, 0, -1)]
-            at, known = _places(table.contexts, _short(_hash(columns, rows)))
-            known = known.nonzero()[0]
-            if len(known):
-                found.append((table, known, at[known]))
-                order[known], rest[known] = n, table.rest[at[known]]
-        share = np.ones(rows, np.float32)
-        owners, places, values = [], [], []
-        for table, known, at in reversed(found):
-            starts = table.offsets[at]
-            sizes = table.offsets[at + 1] - starts
-            where = np.arange(sizes.sum()) + np.repeat(starts - np.cumsum(sizes) + sizes, sizes)
-            owners.append(np.repeat(known, sizes))
-            places.append(table.ids[where])
-            values.append(table.values[where] * np.repeat(share[known], sizes))
-            share[known] *= table.rest[at]
-        if not found:
-            none = np.zeros(0, np.int64)
-            return Following(share, none, none, np.zeros(0, np.float32), features(order, rest))
-        owned, ids, added = (np.concatenate(part) for part in (owners, places, values))
-        return Following(share, owned, ids, added, features(order, rest))
 
     def evidence(self, rows: Sequence[Sequence[int]]) -> Evidence:
         """What the counts say about every id of captions (ends included, starts not) that they have not seen."""
@@ -304,11 +265,11 @@ class NGrams:
         probability = self.unigrams[text.ids.astype(np.int64)]
         order, rest = np.ones(len(text.ids), np.int64), np.full(len(text.ids), self.rest)
         for n, table in enumerate(self.longer, 2):
-            at, met = _places(table.contexts, _short(text.contexts(n)))
+            at, met = places(table.contexts, short(text.contexts(n)))
             met &= text.has(n)
             if not len(table.pairs):
                 continue
-            place, known = _places(table.pairs, at * self.vocabulary + text.ids.astype(np.int64))
+            place, known = places(table.pairs, at * self.vocabulary + text.ids.astype(np.int64))
             value = np.where(known, table.values[place], 0)
             probability = np.where(met, value + table.rest[at] * probability, probability)
             order, rest = np.where(met, n, order), np.where(met, table.rest[at], rest)
@@ -316,33 +277,23 @@ class NGrams:
         return Evidence(probability[asked], order[asked], rest[asked])
 
 
-def _followers(table: _Counts, vocabulary: int) -> _Followers:
+def _followers(table: _Counts, vocabulary: int) -> Followers:
     value = table.discounted(table.counts) / table.totals[table.context_of]
     codes = _coded(value)
     keep = codes > 0
     owner, ids, codes = table.context_of[keep], table.last[keep].astype(np.int64), codes[keep]
-    hashes = _short(table.contexts)[owner]  # sorted like the contexts: what is cut off are the low bits
+    hashes = short(table.contexts)[owner]  # sorted like the contexts: what is cut off are the low bits
     order = np.lexsort((ids, hashes))
     owner, ids, codes, hashes = owner[order], ids[order], codes[order], hashes[order]
     # Of two contexts that share a hash, the first stays.
     contexts, first = np.unique(hashes, return_index=True)
     alone = owner == np.repeat(owner[first], np.diff([*first, len(hashes)]))
     contexts, sizes = np.unique(hashes[alone], return_counts=True)
-    return _Followers.of(contexts, sizes, ids[alone], codes[alone], vocabulary)
+    return Followers.of(contexts, sizes, ids[alone], codes[alone], vocabulary)
 
 
-def _likeliest(table: _Followers) -> _Followers:
-    """The table with the likeliest followers of each context only; its `rest` stays."""
-    sizes = np.diff(table.offsets)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((-table.values, owner))
-    keep = np.zeros(len(order), bool)
-    keep[order[np.arange(len(order)) - np.repeat(table.offsets[:-1], sizes) < _MOST]] = True
-    offsets = np.concatenate([[0], np.cumsum(np.minimum(sizes, _MOST))])
-    return replace(table, offsets=offsets, ids=table.ids[keep], values=table.values[keep])
-
-
-def _short(hashes: Array) -> Array:
+def short(hashes: Array) -> Array:
+    """The 32 bits of a hash that are stored."""
     return (hashes >> np.uint64(32)).astype(np.uint32)
 
 

@@ -90,17 +90,18 @@ class Reward:
 
         Raises ValueError where no two captions can be compared.
         """
+        if not comparable(samples):
+            raise ValueError("There are no captions with votes to compare.")
         known = [s for s in samples if s.percentile is not None and s.exposure is not None]
         groups, percentiles = group_numbers(known), _percentiles(known)
-        if not len(known) or not pairs(groups, percentiles):
-            raise ValueError("There are no captions with votes to compare.")
         held = np.array([fingerprint(s.text) % _HELD_OUT == 0 for s in known])
         learn = [s for s, aside in zip(known, held, strict=True) if not aside]
         weights = _members(
             learn, _Lesson(percentiles[~held], groups[~held], epochs), tokenizer, np.random.default_rng(seed)
         )
         blank = torch.ones(len(cls.MEMBERS)) / len(cls.MEMBERS)
-        reward = cls(tokenizer, weights | {f"{k}.{w}": blank for k in ("known", "unknown") for w in ("joint", "alone")})
+        even = {f"{k}.{w}": blank.clone() for k in ("known", "unknown") for w in ("joint", "alone")}
+        reward = cls(tokenizer, weights | even)
         reward._weigh([s for s, aside in zip(known, held, strict=True) if aside], groups[held], percentiles[held])
         return reward
 
@@ -322,6 +323,12 @@ def pair_accuracy(scores: np.ndarray, groups: np.ndarray, percentiles: np.ndarra
         right += float((ahead > 0).sum() + (ahead == 0).sum() / 2)
         total += len(ahead)
     return right / total if total else None
+
+
+def comparable(samples: Sequence[Sample]) -> bool:
+    """Whether there are votes to learn from: two captions of one group that lie GAP apart."""
+    known = [s for s in samples if s.percentile is not None and s.exposure is not None]
+    return bool(known) and pairs(group_numbers(known), _percentiles(known))
 
 
 def pairs(groups: np.ndarray, percentiles: np.ndarray) -> bool:

@@ -5,25 +5,26 @@ A lane is one search on one picture; a picture's description and its memes are s
 *sample* draws a picture's beams without replacement from the model (stochastic beam search: Kool, van Hoof and Welling
 2019): distinct exact samples for the cost of a beam search. *beam* keeps the likeliest, *greedy* is a beam of one.
 
-Shapes: B pictures, L lanes, K beams, M = L·K rows, A of them still writing, N kept children of a row, V vocabulary,
-T steps.
+Shapes: B pictures, L lanes, K beams, M = L·K rows, A of them still writing, N kept children of a row, C ids that may be
+written, T steps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from captioner.decoders import AttentionGRU, Memory, Run
+from captioner.decoders import Decoder, Run
 from captioner.mixture import Mixture
 from captioner.tokenizer import CaptionTokenizer
 
 Method = Literal["sample", "beam", "greedy"]
 _NEVER = -1e9
-_KEEP = 50
+_KEEP = 80
 """Children of a beam that are considered at all (top-k)."""
 
 
@@ -76,16 +77,20 @@ class Hypothesis:
 
 
 class Rules:
-    """What may be written where, as factors (V,) of probabilities: a caption is never empty, unknown or raw bytes."""
+    """What may be written where, as factors (C,) of probabilities: a caption is never empty, unknown or raw bytes.
 
-    def __init__(self, tokenizer: CaptionTokenizer, device: torch.device) -> None:
-        self.eos, self.sep = tokenizer.eos, tokenizer.sep
-        self.anywhere = torch.ones(len(tokenizer), device=device)
-        self.anywhere[tokenizer.forbidden] = 0
-        self.forbidden = torch.tensor(tokenizer.forbidden, device=device)
-        pieces = tokenizer.pieces(range(len(tokenizer)))
-        opens = [p.startswith("▁") and any(c.isalpha() for c in p) for p in pieces]
-        self.opening = torch.where(torch.tensor(opens, device=device), self.anywhere, 0)
+    The C columns are the decoder's shortlist, or all ids.
+    """
+
+    def __init__(self, tokenizer: CaptionTokenizer, device: torch.device, shortlist: Tensor | None = None) -> None:
+        self.eos, self.sep, self.unk = tokenizer.eos, tokenizer.sep, tokenizer.unk
+        ids = list(range(len(tokenizer))) if shortlist is None else shortlist.tolist()
+        self.ids = torch.tensor(ids, device=device)
+        self.column = {i: column for column, i in enumerate(ids)}
+        forbidden = [self.column[i] for i in tokenizer.forbidden if i in self.column]
+        self.forbidden = torch.tensor(forbidden, device=device)
+        opens = [p.startswith("▁") and any(c.isalpha() for c in p) for p in tokenizer.pieces(ids)]
+        self.opening = torch.tensor(opens, device=device).index_fill(0, self.forbidden, 0).float()
 
 
 @dataclass
@@ -94,7 +99,7 @@ class _Beams:
 
     tokens: Tensor  # (M, t), the prefix left out
     last: Tensor  # (M,) the token to read next
-    state: Tensor  # (M, H)
+    state: Tensor  # (M, …)
     perturbed: Tensor  # (M,) what rows are selected by
     tempered: Tensor  # (M,) log-probability under the sampled distribution
     logprob: Tensor  # (M,) and under the model itself
@@ -115,27 +120,47 @@ class _Children(NamedTuple):
     logprob: Tensor
 
 
-class _Lanes:
-    """The lanes still searching, their settings as tensors over L lanes, padded to K slots of beams each."""
+class _Rows(NamedTuple):
+    """The rows that are still writing, and the settings of each; the same from step to step until one ends."""
 
-    def __init__(self, lanes: Sequence[Lane], mixture: Mixture | None, device: torch.device) -> None:
-        self.lanes, self.mixture, self.device = list(lanes), mixture, device
+    places: list[int]
+    active: Tensor  # (A,) the same
+    runs: list[Run]
+    mixed: list[slice]  # stretches of rows that counts speak of
+    sampled: Tensor  # (A, 1)
+    temperature: Tensor  # (A, 1)
+    trust: Tensor  # (A,)
+    max_boxes: Tensor  # (A,)
+    least: Tensor  # (A,)
+    steps: Tensor  # (A,)
+    favoured: Tensor  # (A, F) columns
+    factors: Tensor  # (A, F)
+
+
+class _Lanes:
+    """The lanes still searching, their settings as tensors over M rows, each lane padded to K slots of beams."""
+
+    def __init__(self, lanes: Sequence[Lane], rules: Rules, mixture: Mixture | None) -> None:
+        self.lanes, self.rules, self.mixture, self.device = list(lanes), rules, mixture, rules.ids.device
         self.slots = max(lane.width for lane in lanes)
-        self.noise = _noise(lanes, self.slots, device)
+        self.noise = _noise(lanes, self.slots, self.device)
         self._settle()
 
     def _settle(self) -> None:
         def column(values: Sequence[float]) -> Tensor:
             return torch.tensor(values, device=self.device).repeat_interleave(self.slots)  # (M,)
 
-        self.sampled = column([lane.how.method == "sample" for lane in self.lanes])
-        self.temperature = column([lane.how.temperature for lane in self.lanes])
+        self._rows: _Rows | None = None
+        self.sampled = column([lane.how.method == "sample" for lane in self.lanes]).unsqueeze(1)
+        self.temperature = column([lane.how.temperature for lane in self.lanes]).unsqueeze(1)
         self.max_boxes = column([lane.how.max_boxes for lane in self.lanes])
-        self.early = column([lane.how.early and lane.how.method != "sample" for lane in self.lanes])
+        self.early = column([lane.how.early and lane.how.method == "beam" for lane in self.lanes])
+        self.may_end_early = any(lane.how.early and lane.how.method == "beam" for lane in self.lanes)
         self.least = column([lane.how.least for lane in self.lanes])
         self.length_power = column([lane.how.length_power for lane in self.lanes])
         self.steps = column([lane.how.steps for lane in self.lanes])
         self.pictures = column([lane.picture for lane in self.lanes])
+        self.trust = column([lane.trust for lane in self.lanes])
         width = torch.tensor([lane.width for lane in self.lanes], device=self.device)
         # Slots without a beam count as done.
         idle = [self.slots - lane.width for lane in self.lanes]
@@ -145,12 +170,32 @@ class _Lanes:
         ]
         self.enough = torch.tensor(enough, device=self.device)
         self.unused = torch.arange(self.slots, device=self.device) >= width.unsqueeze(1)  # (L, K)
-        most = max(1, *(len(lane.favour) for lane in self.lanes))
-        favours = [[*lane.favour, *[(0, 0.0)] * (most - len(lane.favour))] for lane in self.lanes]
-        pairs = torch.tensor(favours, device=self.device).repeat_interleave(self.slots, 0)  # (M, F, 2)
-        self.favoured, self.factors = pairs[..., 0].long(), pairs[..., 1].exp()
-        self.trust = column([lane.trust for lane in self.lanes])
-        self.mixed = column([self.mixture is not None and self.mixture.mixes(lane.prefix) for lane in self.lanes])
+        self._favour()
+
+    def _favour(self) -> None:
+        """What each row favours, padded by what is never written: ids, their columns and factors, all (M, F)."""
+        known = [[(i, bonus) for i, bonus in lane.favour if i in self.rules.column] for lane in self.lanes]
+        most = max(1, *map(len, known))
+        padded = [[*pairs, *[(self.rules.unk, 0.0)] * (most - len(pairs))] for pairs in known]
+        ids = torch.tensor([[i for i, _ in pairs] for pairs in padded], device=self.device)
+        columns = torch.tensor([[self.rules.column[i] for i, _ in pairs] for pairs in padded], device=self.device)
+        bonuses = torch.tensor([[bonus for _, bonus in pairs] for pairs in padded], device=self.device)
+        self.named, self.favoured, self.factors = (
+            part.repeat_interleave(self.slots, 0) for part in (ids, columns, bonuses.exp())
+        )
+
+    def writing(self, alive: Tensor) -> _Rows:
+        """The rows where `alive` (M,)."""
+        active = alive.nonzero().flatten()
+        places = active.tolist()
+        if self._rows is None or self._rows.places != places:
+            mixing = self.mixture
+            mixed = [mixing is not None and mixing.mixes(self.lanes[row // self.slots].prefix) for row in places]
+            settings = (self.sampled, self.temperature, self.trust, self.max_boxes, self.least, self.steps)
+            gathered = [part[active] for part in (*settings, self.favoured, self.factors)]
+            runs = _runs(Counter(row // self.slots for row in places), self)
+            self._rows = _Rows(places, active, runs, list(_stretches(mixed)), *gathered)
+        return self._rows
 
     def keep(self, left: list[int]) -> None:
         self.lanes = [self.lanes[i] for i in left]
@@ -160,25 +205,31 @@ class _Lanes:
 
 @torch.inference_mode()
 def search(
-    decoder: AttentionGRU, rules: Rules, grids: Tensor, lanes: Sequence[Lane], mixture: Mixture | None = None
+    decoder: Decoder, rules: Rules, grids: Tensor, lanes: Sequence[Lane], mixture: Mixture | None = None
 ) -> list[list[Hypothesis]]:
     """Runs all lanes over the grids (B, R, D) together: for each its distinct hypotheses, in the order drawn.
 
     What a lane gets depends on nothing but itself and its picture, not on what else is in the batch: on a CPU with
     oneDNN to the last bit, elsewhere as far as matrix products of other sizes round alike.
     """
-    memory, first = _look(decoder, grids)
-    running = _Lanes(lanes, mixture, grids.device)
-    beams = _start(decoder, running, first)
+    memory, first = decoder.begin(grids)
+    running = _Lanes(lanes, rules, mixture)
+    beams = _start(decoder, running, memory, first)
     index = list(range(len(lanes)))
     found: list[list[Hypothesis]] = [[] for _ in lanes]
     for t in range(max(lane.how.steps for lane in lanes)):
         children = _children(decoder, beams, memory, rules, running)
         beams = _expand(beams, children, running, t)
         beams.boxes = beams.boxes + (beams.last == rules.sep)
-        beams.named = beams.named | (beams.last.unsqueeze(1) == running.favoured).any(1)
+        beams.named = beams.named | (beams.last.unsqueeze(1) == running.named).any(1)
         beams.done = beams.done | (beams.last == rules.eos) | running.unused.flatten()
-        finished = (beams.done.view(-1, running.slots).sum(1) >= running.enough) | _decided(beams, running)
+        writing = ~beams.done & (beams.perturbed > _NEVER / 2)
+        # Or where nothing goes on: a model that is sure of everything has fewer captions than there are beams.
+        finished = (beams.done.view(-1, running.slots).sum(1) >= running.enough) | ~writing.view(-1, running.slots).any(
+            1
+        )
+        if running.may_end_early:
+            finished |= _decided(beams, running)
         if not finished.any():
             continue
         for place in finished.nonzero().flatten().tolist():
@@ -203,30 +254,22 @@ def _noise(lanes: Sequence[Lane], slots: int, device: torch.device) -> Tensor:
     return noise.to(device)
 
 
-def _look(decoder: AttentionGRU, grids: Tensor) -> tuple[Memory, Tensor]:
-    """Memory of all pictures and their first states (B, H)."""
-    by = decoder.products
-    places = grids.flatten(0, 1)
-    memory = Memory(*(part(places).view(*grids.shape[:2], -1) for part in (by.key, by.value)))
-    return memory, by.first(grids.mean(1)).tanh_()
-
-
-def _runs(counts: Sequence[int], running: _Lanes) -> list[Run]:
+def _runs(counts: Mapping[int, int], running: _Lanes) -> list[Run]:
     """Which rows look at which picture, so many for each lane."""
     runs: list[Run] = []
     start = 0
-    for lane, count in zip(running.lanes, counts, strict=False):
-        if count:
+    for place, lane in enumerate(running.lanes):
+        if count := counts.get(place, 0):
             runs.append((lane.picture, slice(start, start + count)))
             start += count
     return runs
 
 
-def _start(decoder: AttentionGRU, running: _Lanes, first: Tensor) -> _Beams:
+def _start(decoder: Decoder, running: _Lanes, memory: Any, first: Tensor) -> _Beams:
     """Reads the first prefix token; the second is read by the loop. Only a lane's first row is alive yet."""
     pictures = running.pictures[:: running.slots]
     style, vote = torch.tensor([lane.prefix for lane in running.lanes], device=first.device).unbind(1)
-    state = decoder.advance(style, first[pictures])
+    state = decoder.read(style, first[pictures], memory, _runs(dict.fromkeys(range(len(style)), 1), running))
     score = torch.full((len(running.lanes), running.slots), _NEVER, device=first.device)
     score[:, 0] = 0
     score = score.flatten()
@@ -236,21 +279,21 @@ def _start(decoder: AttentionGRU, running: _Lanes, first: Tensor) -> _Beams:
     return _Beams(none.new_zeros(len(none), 0), last, state, score, score, score, none, done, done)
 
 
-def _children(decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules, running: _Lanes) -> _Children:
+def _children(decoder: Decoder, beams: _Beams, memory: Any, rules: Rules, running: _Lanes) -> _Children:
     """Steps the rows that are still writing, and those only: most of a batch's rows finish early."""
-    active = (~beams.done & (beams.perturbed > _NEVER / 2)).nonzero().flatten()  # (A,)
-    runs = _runs(torch.bincount(active // running.slots).tolist(), running)
-    weights, state = decoder.step(beams.last[active], beams.state[active], memory, runs)
-    beams.state = beams.state.index_copy(0, active, state)
+    rows = running.writing(~beams.done & (beams.perturbed > _NEVER / 2))
+    active, tokens = rows.active, beams.tokens[rows.active]
+    weights, state = decoder.step(beams.last[active], beams.state[active], memory, rows.runs)
+    beams.state = _put(beams.state, active, state)
     # Probabilities, not yet normalised: counts are added to them and rules multiply them.
     weights.sub_(weights.amax(-1, keepdim=True)).exp_()
-    _mix(weights, beams.tokens[active], running, active)
-    _restrict(weights, beams, active, rules, running)
-    top, ids = top_k(weights, _KEEP)  # (A, N)
+    _mix(weights, tokens, running, rows)
+    _restrict(weights, beams, rows, rules)
+    top, columns = top_k(weights, _KEEP)  # (A, N)
     logprob = torch.where(top > 0, (top / weights.sum(-1, keepdim=True)).log(), _NEVER)
-    logprob = _no_repeated_trigram(logprob, ids, beams.tokens[active])
-    tempered = torch.log_softmax(logprob / running.temperature[active].unsqueeze(1), -1)
-    tempered = torch.where(running.sampled[active].unsqueeze(1), tempered, logprob)
+    ids = rules.ids[columns]
+    logprob = _no_repeated_trigram(logprob, ids, tokens)
+    tempered = torch.where(rows.sampled, torch.log_softmax(logprob / rows.temperature, -1), logprob)
     # A finished beam has the single child `end`, at no cost; one that never lived has none.
     children = _Children(
         torch.full((len(beams.done), _KEEP), rules.eos, device=ids.device),
@@ -263,14 +306,21 @@ def _children(decoder: AttentionGRU, beams: _Beams, memory: Memory, rules: Rules
     return children
 
 
-def _mix(weights: Tensor, tokens: Tensor, running: _Lanes, active: Tensor) -> None:
-    """Adds what counts say to the weights (A, V) of the rows `active` (A,), in place; `tokens` (A, t) so far."""
+def _put(states: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
+    """States with `fresh` in these rows. Where they grow, the others are empty from now on: they have ended."""
+    if fresh.shape[1:] != states.shape[1:]:
+        states = fresh.new_zeros(len(states), *fresh.shape[1:])
+    return states.index_copy(0, rows, fresh)
+
+
+def _mix(weights: Tensor, tokens: Tensor, running: _Lanes, rows: _Rows) -> None:
+    """Adds what counts say to the weights (A, C) of the rows, in place; `tokens` (A, t) so far."""
     if running.mixture is None:
         return
-    for rows in _stretches(running.mixed[active].tolist()):
-        start = tokens.new_full((rows.stop - rows.start, 1), running.mixture.ngrams.start)
-        history = torch.cat([start, tokens[rows]], 1)
-        running.mixture.add_(weights[rows], history, running.trust[active[rows]])
+    for part in rows.mixed:
+        start = tokens.new_full((part.stop - part.start, 1), running.mixture.ngrams.start)
+        history = torch.cat([start, tokens[part]], 1)
+        running.mixture.add_(weights[part], history, rows.trust[part])
 
 
 def _stretches(chosen: Sequence[bool]) -> Iterator[slice]:
@@ -283,12 +333,11 @@ def _stretches(chosen: Sequence[bool]) -> Iterator[slice]:
         at += size
 
 
-def _restrict(weights: Tensor, beams: _Beams, active: Tensor, rules: Rules, running: _Lanes) -> None:
-    """Applies what may follow and what is favoured to the weights (A, V) of the rows `active` (A,), in place."""
-    t = beams.tokens.shape[1]
-    favoured = running.favoured[active]  # (A, F)
-    factors = torch.where(beams.named[active].unsqueeze(1), 1.0, running.factors[active])
-    weights.scatter_(1, favoured, weights.gather(1, favoured) * factors)
+def _restrict(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None:
+    """Applies what may follow and what is favoured to the weights (A, C) of the rows, in place."""
+    t, active = beams.tokens.shape[1], rows.active
+    factors = torch.where(beams.named[active].unsqueeze(1), 1.0, rows.factors)
+    weights.scatter_(1, rows.favoured, weights.gather(1, rows.favoured) * factors)
     if t == 0:
         weights *= rules.opening
     else:
@@ -296,14 +345,15 @@ def _restrict(weights: Tensor, beams: _Beams, active: Tensor, rules: Rules, runn
     opening = (beams.last[active] == rules.sep).nonzero().flatten()
     if t and len(opening):
         weights[opening] *= rules.opening
-    full = beams.boxes[active] >= running.max_boxes[active] - 1
+    full = beams.boxes[active] >= rows.max_boxes - 1
+    end = rules.column[rules.eos]
     # Nor a box that there is no step left to fill.
-    weights[:, rules.sep].masked_fill_(full | (running.steps[active] <= t + 2), 0)
-    weights[:, rules.eos].masked_fill_(running.least[active] > t, 0)
-    ending = (running.steps[active] == t + 1).nonzero().flatten()
+    weights[:, rules.column[rules.sep]].masked_fill_(full | (rows.steps <= t + 2), 0)
+    weights[:, end].masked_fill_(rows.least > t, 0)
+    ending = (rows.steps == t + 1).nonzero().flatten()
     if len(ending):
         weights[ending] = 0
-        weights[ending, rules.eos] = 1
+        weights[ending, end] = 1
 
 
 def _no_repeated_trigram(top: Tensor, ids: Tensor, tokens: Tensor) -> Tensor:
@@ -321,7 +371,7 @@ def _expand(beams: _Beams, children: _Children, running: _Lanes, t: int) -> _Bea
     """Every lane's best children, by perturbed score when sampling, else by log-probability."""
     tempered = beams.tempered.unsqueeze(1) + children.tempered
     gumbels = conditioned(tempered + running.noise[t].flatten(0, 1), beams.perturbed.unsqueeze(1))
-    perturbed = torch.where(running.sampled.unsqueeze(1), gumbels, tempered)
+    perturbed = torch.where(running.sampled, gumbels, tempered)
     ended = torch.full_like(perturbed, 2 * _NEVER)
     ended[:, 0] = beams.perturbed
     perturbed = torch.where(beams.done.unsqueeze(1), ended, perturbed)

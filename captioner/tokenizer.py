@@ -1,10 +1,13 @@
 """Captions to token ids and back: an 8k BPE with byte fallback, so that no text is ever unknown.
 
+A vocabulary of whole words, as the captioners of the literature have, is the other choice; it spells all others.
+
 A caption's ids are ``style vote text [sep text …] eos``. The first two tell what is asked for; decoding forbids
 everything that is no text.
 """
 
 import json
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -69,6 +72,25 @@ class CaptionTokenizer:
         plain = [t for t in bpe.get_added_tokens_decoder().values() if t.content in _BYTES]
         return cls(_without_added(bpe.to_str(), {t.content for t in plain}))
 
+    @classmethod
+    def of_words(cls, texts: Sequence[str], least: int = 5) -> "CaptionTokenizer":
+        """Whole words that stand in normalised texts `least` times; others are spelled in characters or bytes."""
+        split = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), _punctuation_alone()])
+        counts = Counter(piece for text in texts for piece, _ in split.pre_tokenize_str(text))
+        characters = Counter(chain.from_iterable(texts))
+        alphabet = [c for c, _ in sorted(characters.items(), key=lambda item: (-item[1], item[0])) if c != " "]
+        known = sorted(p for p, count in counts.items() if count >= least and len(p) > 1)
+        # A whole word is always likelier than its letters, and letters than bytes.
+        scores = [(s, -300.0) for s in SPECIALS] + [(b, -200.0) for b in _BYTES]
+        scores += [(c, -100.0) for c in ["▁", *alphabet[:_ALPHABET]]]
+        scores += [(p, math.log(counts[p] / counts.total())) for p in known]
+        words = Tokenizer(models.Unigram(scores, SPECIALS.index(UNK), byte_fallback=True))
+        words.pre_tokenizer = split
+        words.normalizer = normalizers.Sequence([])
+        words.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()])
+        words.add_special_tokens(SPECIALS)
+        return cls(words.to_str())
+
     def to_json(self) -> str:
         return self._serialised
 
@@ -77,8 +99,15 @@ class CaptionTokenizer:
 
     @cached_property
     def forbidden(self) -> list[int]:
-        """Ids that generation never writes: everything that is no text, and raw bytes, which could break characters."""
-        return [self._id(s) for s in SPECIALS if s not in (EOS, SEP)] + [self._id(b) for b in _BYTES]
+        """Ids that generation never writes: everything that is no text, and raw bytes, which could break characters.
+
+        Nor, with a vocabulary of words, the letters that unknown ones are spelled with.
+        """
+        never = [self._id(s) for s in SPECIALS if s not in (EOS, SEP)] + [self._id(b) for b in _BYTES]
+        if isinstance(self._tokenizer.model, models.Unigram):
+            pieces = self.pieces(range(len(self)))
+            never += [i for i, p in enumerate(pieces) if p == "▁" or (len(p) == 1 and p.isalnum())]
+        return never
 
     def prefix(self, style: str, vote: int | None = None) -> list[int]:
         """The two ids that say what is asked: the style, and the vote bucket or unknown. Raises ValueError."""
@@ -128,6 +157,10 @@ class CaptionTokenizer:
         if found is None:
             raise ValueError(f"The tokenizer lacks {piece}.")
         return int(found)
+
+
+def _punctuation_alone() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Split(Regex(r"[^\w\s▁']"), "isolated")
 
 
 def _without_added(serialised: str, names: set[str]) -> str:

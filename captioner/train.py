@@ -18,17 +18,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captioner import data
+from captioner import data, kinds, vectors
+from captioner.aptness import Aptness
 from captioner.checkpoint import Checkpoint
 from captioner.data.pairs import pairs, words
 from captioner.data.samples import Sample
-from captioner.decoders import DECODERS, AttentionGRU
+from captioner.decoders import DECODERS, Decoder, settings
 from captioner.encoders import DEFAULT, build
 from captioner.features import Features, features, fit_reduction
 from captioner.keywords import Keywords
 from captioner.mixture import NEVER
 from captioner.ngrams import ORDER, Evidence, KneserNey, NGrams
-from captioner.reward import Reward
+from captioner.reward import Reward, comparable
+from captioner.self_critical import Critic
+from captioner.shortlist import shortlist
 from captioner.templates import learnt
 from captioner.tokenizer import VOTES, CaptionTokenizer
 from captioner.voice import Voice
@@ -41,6 +44,8 @@ class Recipe:
     seed: int = 1
     encoder: str = DEFAULT
     steps: int = 5600
+    minutes: float = 0.0
+    """Instead of steps, if not 0: time spent on learning, of the processor where there is but one thread."""
     batch: int = 128
     rate: float = 1.5e-3
     warm_up: int = 300
@@ -50,13 +55,29 @@ class Recipe:
     describe_share: float = 0.25
     pair_share: float = 0.18
     """The shares of descriptions and of memes paired with photographs in what is learnt from; the rest are memes."""
+    describe_dropout: float = 0.0
+    """Dropout of descriptions, of which there are few, if not 0 and other than that of memes."""
+    describe_smoothing: float = 0.0
+    """Label smoothing of descriptions (Szegedy et al. 2016)."""
+    mirror: float = 0.0
+    """How often the grid of a photograph is mirrored: a view that costs nothing."""
     pairs: int = 20
     """Memes paired with each described photograph."""
+    self_critical: float = 0.0
+    """Weight of the loss of descriptions that the model draws itself (captioner.self_critical), beside likelihood."""
     start: str = ""
     """A checkpoint to go on from: its weights, tokenizer and reduction. The sizes below are then its own."""
     known_votes: float = 0.5
     """How often a meme is trained with its vote bucket; else with *unknown*."""
+    counts: int = 1
+    """1 to mix counts of words into what is learnt of memes."""
     vocabulary: int = 8000
+    words: int = 0
+    """Instead of pieces, if not 0: a vocabulary of the words that are seen at least so often."""
+    vectors: str = ""
+    """A file of word vectors, in GloVe's text format, that the embedding starts from."""
+    options: str = ""
+    """Settings of the decoder that have no name here, as key=value,key=value."""
     features: int = 384
     embedding: int = 256
     units: int = 640
@@ -100,6 +121,7 @@ class Batch:
     targets: Tensor  # (B, T), -1 where nothing is asked
     counted: Tensor  # (N,) log-probabilities that counts give to the targets asked for, row by row
     evidence: Tensor  # (N, F) features of those counts
+    describes: bool  # whether all are descriptions
 
 
 @dataclass
@@ -107,7 +129,14 @@ class Progress:
     """What a run saves besides weights."""
 
     step: int = 0
+    spent: float = 0.0
+    """Seconds of learning, checks left out."""
+    tokens: int = 0
+    """Predicted so far."""
     best: float = math.inf
+    reward: float = math.nan
+    """Of the descriptions drawn last, and how far the advantages spread of late; of a self-critical run."""
+    spread: float = 1.0
     log: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -140,6 +169,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     tokenizer = _tokenizer(texts, recipe, run / "tokenizer.json")
     checkpoint = _untrained(samples, split, tokenizer, recipe, decoder_name, out.stem)
     corpora = prepare(samples, split, checkpoint, recipe, run)
+    introduce(checkpoint, corpora["train"], recipe)
     history = Trainer(checkpoint, recipe, run).fit(corpora["train"], corpora["dev"])
     equip(checkpoint, corpora["train"], recipe)
     checkpoint.facts = {
@@ -157,10 +187,16 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
 def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> None:
     """Trains what stands beside the decoder: the recogniser, the reward, the words that a picture shows, the voice."""
     by = {c.name: c for c in corpora if c.samples}
-    if (memes := by.get("meme")) and any(s.percentile is not None for s in memes.samples):
+    if (memes := by.get("meme")) and comparable(memes.samples):
         checkpoint.reward = Reward.fit(memes.samples, checkpoint.tokenizer, recipe.seed)
+    if memes:
+        tokenizer = checkpoint.tokenizer
+        names = [s.template for s in memes.samples]
+        checkpoint.aptness = Aptness.fit(memes.ids, names, [tokenizer.eos, tokenizer.sep], len(tokenizer))
     if described := by.get("describe"):
         checkpoint.keywords = _keywords(described, checkpoint.tokenizer, recipe.seed)
+    words = checkpoint.keywords.words if checkpoint.keywords else []
+    checkpoint.decoder.shorten(shortlist(checkpoint.tokenizer, [c.ids for c in by.values()], words))
     if memes and described:
         checkpoint.voice = Voice.fit(memes.ids, described.ids, len(checkpoint.tokenizer))
         if recipe.recogniser_views:
@@ -206,14 +242,32 @@ def prepare(
     for part, made in corpora.items():
         for style in grids:
             made.append(corpus(members[style, part], checkpoint.tokenizer, grids[style], style))
-        if "meme" in grids:
+        if "meme" in grids and recipe.counts:
             memes = made[0]
             counts = counts or KneserNey(memes.ids, checkpoint.tokenizer.prefix("meme")[0], len(checkpoint.tokenizer))
             memes = made[0] = counted(memes, counts, seen=part == "train")
             checkpoint.ngrams = NGrams.of(counts)
-            if "describe" in grids:
-                made.append(paired(memes, members["describe", part], grids["describe"], recipe))
+        if "meme" in grids and "describe" in grids:
+            made.append(paired(made[0], members["describe", part], grids["describe"], recipe))
     return corpora
+
+
+def introduce(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> None:
+    """Before anything is learnt: the decoder meets the kinds of pictures that there are, and known words."""
+    if recipe.start:
+        return
+    named: dict[str, Tensor] = {}
+    unnamed: list[Tensor] = []
+    for c in corpora:
+        if c.name == "meme" and c.samples:
+            named |= kinds.templates(c.samples, c.rows, c.grids, c.views)
+        elif c.name == "describe" and c.samples:
+            unnamed += kinds.clusters(c.rows, c.grids, recipe.seed)
+    labels = [checkpoint.tokenizer.encode([name.replace("-", " ")])[:-1] for name in named]
+    checkpoint.decoder.meet(torch.stack([*named.values(), *unnamed]), labels + [[]] * len(unnamed))
+    if recipe.vectors:
+        found = vectors.fill(checkpoint.decoder.embedding, checkpoint.tokenizer, Path(recipe.vectors))
+        print(f"{recipe.vectors}: vectors of {found} words")
 
 
 def corpus(samples: list[Sample], tokenizer: CaptionTokenizer, grids: Features, style: str) -> Corpus:
@@ -252,7 +306,7 @@ class Trainer:
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe, run: Path) -> None:
         self.checkpoint, self.recipe, self.run = checkpoint, recipe, run
-        self.model: AttentionGRU = checkpoint.decoder
+        self.model = checkpoint.decoder
         self.gate = checkpoint.gate
         self.both = nn.ModuleDict({"decoder": self.model, "gate": self.gate})
         self.optimiser = torch.optim.AdamW(
@@ -260,23 +314,28 @@ class Trainer:
         )
         self.average = {k: v.clone() for k, v in self.both.state_dict().items()}
         self.best = self.average
+        self.critic: Critic | None = None
         self.progress = Progress()
 
     def fit(self, train: list[Corpus], dev: list[Corpus]) -> list[dict[str, float]]:
         """Trains to the recipe's last step, from where an earlier run was cut off; gives the log."""
+        if self.recipe.self_critical:
+            self.critic = _critic(self.checkpoint, train, self.recipe.seed)
         self._resume()
         stream = batches(train, self.checkpoint.tokenizer, self.recipe, self.progress.step)
-        bar = tqdm(total=self.recipe.steps, initial=self.progress.step, unit="step", smoothing=0.01, mininterval=5)
+        steps = None if self.recipe.minutes else self.recipe.steps
+        bar = tqdm(total=steps, initial=self.progress.step, unit="step", smoothing=0.01, mininterval=5)
         losses: list[float] = []
         started = time.monotonic()
         if not self.progress.log and self.progress.step == self.recipe.steps:  # nothing to learn, only to be equipped
             self._check(dev, math.nan, 0.0)
-        while self.progress.step < self.recipe.steps:
+        while self._done() < 1:
+            before = self._done()
             losses.append(self._update(next(stream)))
             bar.update()
             if self.progress.step % 50 == 0:
                 bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
-            if self.progress.step % self.recipe.check_every == 0 or self.progress.step == self.recipe.steps:
+            if self._is_due(before):
                 self._check(dev, float(np.mean(losses)), time.monotonic() - started)
                 losses.clear()
         bar.close()
@@ -284,31 +343,66 @@ class Trainer:
         self.both.eval()
         return self.progress.log
 
-    def _update(self, batch: Batch) -> float:
+    def _done(self) -> float:
+        """The share of the run that is over."""
+        if self.recipe.minutes:
+            return self.progress.spent / (60 * self.recipe.minutes)
+        return self.progress.step / self.recipe.steps
+
+    def _is_due(self, before: float) -> bool:
+        """Whether a check is due: after so many steps or, of a run by time, a share of it; and at the end."""
+        if self.recipe.minutes:
+            return int(before * _CHECKS) < int(self._done() * _CHECKS)
+        return self.progress.step % self.recipe.check_every == 0 or self._done() >= 1
+
+    def _update(self, parts: Sequence[Batch]) -> float:
+        began = _clock()
         self.both.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = rate(self.recipe, self.progress.step)
-        loss = -_likelihood(self.checkpoint, batch).mean()
+            group["lr"] = rate(self.recipe, self.progress.step, self._done() if self.recipe.minutes else None)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        size = sum(len(part.counted) for part in parts)
+        loss = sum(self._learn(part, len(part.counted) / size) for part in parts)
+        if self.critic:
+            criticism, self.progress.reward = self.critic.loss(self.progress.step)
+            (self.recipe.self_critical * criticism).backward()  # type: ignore[no-untyped-call]
+            self.progress.spread = self.critic.spread
         nn.utils.clip_grad_norm_(self.both.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.progress.step += 1
         weight = max(1 - self.recipe.ema, 1 / self.progress.step)
         with torch.no_grad():
             for name, value in self.both.state_dict().items():
-                self.average[name].lerp_(value, weight)
-        return loss.item()
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, weight)
+        self.progress.tokens += size
+        self.progress.spent += _clock() - began
+        return loss
+
+    def _learn(self, batch: Batch, share: float) -> float:
+        """Adds the gradient of a share of an update; gives that share of the loss in nats a token."""
+        recipe, smoothing = self.recipe, self.recipe.describe_smoothing if batch.describes else 0.0
+        self.model.dropout.p = (batch.describes and recipe.describe_dropout) or recipe.dropout
+        logits = _logits(self.checkpoint, batch)
+        evenly = -logits.log_softmax(-1).mean() if smoothing else 0.0
+        loss = -_mixed(self.checkpoint, batch, logits).mean()
+        smoothed = (1 - smoothing) * loss + smoothing * evenly
+        (share * (smoothed + self.model.penalty())).backward()  # type: ignore[no-untyped-call]
+        return share * loss.item()
 
     def _check(self, dev: list[Corpus], loss: float, seconds: float) -> None:
         current = {k: v.clone() for k, v in self.both.state_dict().items()}
         self.both.load_state_dict(self.average)
-        row = {"step": float(self.progress.step), "seconds": seconds, "loss": loss}
+        row = {"step": float(self.progress.step), "seconds": seconds, "loss": loss, "spent": self.progress.spent}
+        if self.critic:
+            row["reward"] = self.progress.reward
         for members in dev:
             if members.samples:
-                row |= {f"{members.name}_{k}": v for k, v in likelihood(self.checkpoint, members).items()}
+                found = likelihood(self.checkpoint, members, _CHECKED if self.recipe.minutes else 2000)
+                row |= {f"{members.name}_{k}": v for k, v in found.items()}
         self.both.load_state_dict(current)
-        if _total(row) <= self.progress.best:
+        # A self-critical run gives up likelihood of descriptions for what it is after.
+        if self.critic or _total(row) <= self.progress.best:
             self.progress.best = _total(row)
             self.best = {k: v.clone() for k, v in self.average.items()}
         self.progress.log.append(row)
@@ -334,26 +428,54 @@ class Trainer:
         if not file.exists():
             return
         state: dict[str, Any] = torch.load(file, weights_only=True)
-        if state["recipe"] | {"threads": 0} != asdict(replace(self.recipe, threads=0)):
+        if asdict(Recipe()) | state["recipe"] | {"threads": 0} != asdict(replace(self.recipe, threads=0)):
             raise ValueError(f"{self.run} holds a run of another recipe; remove it or choose another --out.")
         self.both.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.best = state["average"], state["best"]
         self.progress = Progress(**state["progress"])
+        if self.critic:
+            self.critic.spread = self.progress.spread
         torch.set_rng_state(state["random"])
         print(f"Resuming at step {self.progress.step}.")
 
 
-def rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine down to a fiftieth."""
+def _critic(checkpoint: Checkpoint, corpora: Sequence[Corpus], seed: int) -> Critic:
+    """Raises ValueError where no descriptions are trained on."""
+    for corpus in corpora:
+        if corpus.name == "describe" and corpus.samples:
+            said: dict[int, list[str]] = {}
+            for sample, row in zip(corpus.samples, corpus.rows.tolist(), strict=True):
+                said.setdefault(row, []).append(sample.text)
+            views = [corpus.grids[row : row + corpus.views] for row in said]
+            return Critic(checkpoint.decoder, checkpoint.tokenizer, views, list(said.values()), seed)
+    raise ValueError("self_critical needs a data set of descriptions.")
+
+
+_CHECKS, _CHECKED = 6, 400
+"""Of a run by time, and captions of each: they take time, too."""
+
+
+def _clock() -> float:
+    """Seconds: with one thread the processor's own, so that a run means the same on a busy machine."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.monotonic()
+
+
+def rate(recipe: Recipe, step: int, done: float | None = None) -> float:
+    """Linear warm-up, then half a cosine down to a fiftieth; `done` is the share of a run by time that is over."""
     if step < recipe.warm_up:
         return recipe.rate * (step + 1) / recipe.warm_up
-    done = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
+    if done is None:
+        done = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
     return recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, step: int) -> Iterator[Batch]:
-    """Batches from a step on, styles mixed by the recipe's shares, captions of like length together."""
+def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, step: int) -> Iterator[list[Batch]]:
+    """Batches from a step on, styles mixed by the recipe's shares, captions of like length together.
+
+    Where descriptions are learnt in another way, they are a part of their own.
+    """
+    apart = bool(recipe.describe_dropout or recipe.describe_smoothing)
     present = [c for c in corpora if c.samples]
     of = {"describe": recipe.describe_share, "pair": recipe.pair_share}
     shares = np.array([of.get(c.name, 1 - sum(of.values())) for c in present])
@@ -372,7 +494,10 @@ def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, 
         for at in order[skip:]:
             members = picked[at * recipe.batch : (at + 1) * recipe.batch]
             # A generator a batch: a resumed run draws the same views and votes.
-            yield collate(members, tokenizer, np.random.default_rng([recipe.seed, chunk, at]), recipe.known_votes)
+            rng = np.random.default_rng([recipe.seed, chunk, at])
+            parts = [[m for m in members if (m[0].style == "describe") == described] for described in (False, True)]
+            parts = [part for part in parts if part] if apart else [members]
+            yield [collate(part, tokenizer, rng, recipe.known_votes, recipe.mirror) for part in parts]
         chunk, skip = chunk + 1, 0
 
 
@@ -394,6 +519,7 @@ def collate(
     tokenizer: CaptionTokenizer,
     rng: np.random.Generator | None,
     known: float = 0.0,
+    mirror: float = 0.0,
 ) -> Batch:
     """Captions padded to one length; a random view and sometimes the votes with `rng`, the picture itself without."""
     longest = max(len(c.ids[i]) for c, i in picked)
@@ -407,7 +533,8 @@ def collate(
         tokens[row, 2 : len(ids) + 1] = ids[:-1]
         targets[row, 1 : len(ids) + 1] = ids
         view = int(rng.integers(c.views)) if rng is not None else 0
-        grids.append(c.grids[c.rows[i] + view])
+        grid = c.grids[c.rows[i] + view]
+        grids.append(_mirrored(grid) if mirror and rng and c.name != "meme" and rng.random() < mirror else grid)
     counted, evidence = _evidence(picked)
     return Batch(
         torch.from_numpy(np.stack(grids)).float(),
@@ -415,7 +542,14 @@ def collate(
         torch.from_numpy(targets),
         torch.from_numpy(counted),
         torch.from_numpy(evidence),
+        all(c.style == "describe" for c, _ in picked),
     )
+
+
+def _mirrored(grid: np.ndarray) -> np.ndarray:
+    """A square grid (R, D) with left and right swapped."""
+    side = math.isqrt(len(grid))
+    return grid.reshape(side, side, -1)[:, ::-1].reshape(grid.shape)
 
 
 def _evidence(picked: Sequence[tuple[Corpus, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -435,9 +569,17 @@ def _evidence(picked: Sequence[tuple[Corpus, int]]) -> tuple[np.ndarray, np.ndar
 
 def _likelihood(checkpoint: Checkpoint, batch: Batch) -> Tensor:
     """Log-likelihood (N,) of every target asked for, network and counts mixed."""
-    keep = batch.targets >= 0
-    logits = checkpoint.decoder(batch.grid, batch.tokens, keep)
-    return checkpoint.gate.likelihood(logits, batch.targets[keep], batch.counted, batch.evidence)
+    return _mixed(checkpoint, batch, _logits(checkpoint, batch))
+
+
+def _logits(checkpoint: Checkpoint, batch: Batch) -> Tensor:
+    """Of every target asked for, (N, V)."""
+    logits: Tensor = checkpoint.decoder(batch.grid, batch.tokens, batch.targets >= 0)
+    return logits
+
+
+def _mixed(checkpoint: Checkpoint, batch: Batch, logits: Tensor) -> Tensor:
+    return checkpoint.gate.likelihood(logits, batch.targets[batch.targets >= 0], batch.counted, batch.evidence)
 
 
 @torch.inference_mode()
@@ -481,8 +623,33 @@ def _tokenizer(texts: Sequence[str], recipe: Recipe, file: Path) -> CaptionToken
     if recipe.start:
         return Checkpoint.load(Path(recipe.start)).tokenizer
     if not file.exists():
-        file.write_text(CaptionTokenizer.train(texts, recipe.vocabulary).to_json(), "utf-8")
+        file.write_text(learnt_tokenizer(texts, recipe).to_json(), "utf-8")
     return CaptionTokenizer(file.read_text("utf-8"))
+
+
+def learnt_tokenizer(texts: Sequence[str], recipe: Recipe) -> CaptionTokenizer:
+    """Of pieces, or of words."""
+    if recipe.words:
+        return CaptionTokenizer.of_words(texts, recipe.words)
+    return CaptionTokenizer.train(texts, recipe.vocabulary)
+
+
+def new_decoder(name: str, recipe: Recipe, vocabulary: int, many: int) -> Decoder:
+    """A decoder for so many ids and kinds of pictures, with those of the recipe's settings that it has.
+
+    Raises ValueError for a name or an option that nobody knows.
+    """
+    if name not in DECODERS:
+        raise ValueError(f"There is no decoder {name}; known are {', '.join(DECODERS)}.")
+    known = settings(name)
+    given = asdict(recipe) | {"vocabulary": vocabulary, "kinds": many}
+    config = {key: given[key] for key in known if key in given}
+    for option in filter(None, recipe.options.split(",")):
+        key, _, value = option.partition("=")
+        if key not in known:
+            raise ValueError(f"The decoder {name} has no option {key}; it has {', '.join(known)}.")
+        config[key] = known[key](value)
+    return DECODERS[name](config)
 
 
 def _untrained(
@@ -498,6 +665,7 @@ def _untrained(
     if recipe.start:
         base = Checkpoint.load(Path(recipe.start))
         base.decoder.dropout.p = recipe.dropout
+        base.decoder.shorten(None)
         base.name, base.fingerprints = name, fingerprints
         return base
     encoder = build(recipe.encoder)
@@ -505,8 +673,8 @@ def _untrained(
     templates = sorted({s.picture for s in samples if s.style == "meme"})
     # Templates are few, so they count twice.
     reduction = fit_reduction(encoder, templates * 2 + photographs, recipe.features)
-    config = {k: getattr(recipe, k) for k in ("features", "embedding", "units", "attention", "dropout")}
-    decoder = DECODERS[decoder_name](config | {"vocabulary": len(tokenizer)})
+    seen_in = [s for s, part in zip(samples, split, strict=True) if part == "train"]
+    decoder = new_decoder(decoder_name, recipe, len(tokenizer), kinds.count(seen_in))
     return Checkpoint(decoder, reduction, tokenizer, name, decoder_name, recipe.encoder, fingerprints)
 
 

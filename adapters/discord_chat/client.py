@@ -14,7 +14,7 @@ from discord.gateway import DiscordWebSocket
 from discord.http import HTTPClient
 
 from adapters.discord_chat import commands, wording
-from adapters.discord_chat.delivery import NETWORK, Delivery, asked, expiry
+from adapters.discord_chat.delivery import NETWORK, UNREADABLE, Delivery, asked, expiry
 from adapters.discord_chat.interactions import Interaction, Pace, acknowledge, may_react, place_of, tell
 from adapters.discord_chat.pictures import Found, Pictures, in_message
 from adapters.discord_chat.presses import Presses
@@ -82,6 +82,8 @@ class Client(discord.AutoShardedClient):
             await self._tree.sync()
         except (discord.HTTPException, *NETWORK) as error:
             log.warning("the commands could not be registered with Discord: %s", error)
+        except UNREADABLE as error:
+            log.info("Discord's answer to the commands cannot be read: %r", error)
         await self.delivery.resume()
 
     async def close(self) -> None:
@@ -242,7 +244,7 @@ class Client(discord.AutoShardedClient):
         """One connection, or as many as Discord recommends to a bot on many servers; to the configured address."""
         try:
             shards, url, _ = await self.http.get_bot_gateway()
-        except discord.GatewayNotFound:
+        except (discord.GatewayNotFound, *UNREADABLE):
             if not self._gateway_url:
                 raise
             shards, url = 1, self._gateway_url

@@ -9,13 +9,13 @@ import io
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import aiohttp
 import discord
 
-from adapters.discord_chat import buttons, wording
+from adapters.discord_chat import buttons, progress, wording
 from adapters.discord_chat.pictures import Found, Pictures, in_message
 from bot.events import BadRequest, Expected, ImagePosted, MemeReply, NotFound, Place, Request, Service, TooLarge
 
@@ -29,8 +29,12 @@ HISTORY = 50
 UPLOAD_LIMIT = discord.utils.DEFAULT_FILE_SIZE_LIMIT_BYTES
 FITS = 5
 """How often a meme that Discord finds too large is made smaller."""
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError)
+"""What the library raises on an answer that is not as it expects, from a newer API or another server."""
 NETWORK = (aiohttp.ClientError, OSError, TimeoutError)
 LONGEST_PAUSE = 30.0
+TYPING = 8.0
+"""Seconds after which Discord wants to be told again; it shows it for ten."""
 
 Result = TypeVar("Result")
 
@@ -114,7 +118,8 @@ class Delivery:
             await self._refuse(request, wording.BROKEN)
 
     async def _answer(self, request: Request) -> None:
-        reply = await (self._service.reply(request.meme) if request.meme else self._made(request))
+        async with self._progress(request):
+            reply = await (self._service.reply(request.meme) if request.meme else self._made(request))
         if reply is None:
             await self._service.finish(request.platform, request.id, "silent")
             return
@@ -139,6 +144,25 @@ class Delivery:
             if not self._arriving[chat]:
                 del self._arriving[chat]
             self._arrived.notify_all()
+
+    def _progress(self, request: Request) -> AbstractAsyncContextManager[None]:
+        """What is seen of the work on a request by who asked for it."""
+        if "token" in request.payload:
+            return progress.told(
+                lambda: self._service.ahead(request.platform, request.id),
+                lambda number: self._tell_place(request, number),
+            )
+        if request.payload.get("addressed", True):
+            return progress.shown(lambda: self._type(request), TYPING)
+        return nullcontext()
+
+    async def _tell_place(self, request: Request, number: int) -> None:
+        with suppress(discord.HTTPException, *NETWORK):
+            await self._say(request, wording.BEFORE_YOURS.format(number))
+
+    async def _type(self, request: Request) -> None:
+        with suppress(discord.HTTPException, *NETWORK):
+            await self._client.http.send_typing(int(request.chat))
 
     async def _made(self, request: Request) -> MemeReply | None:
         """Ask the service for what was requested."""
@@ -171,6 +195,7 @@ class Delivery:
             place=place,
             request=request.id,
             max_bytes=asked["limit"],
+            video=True,
         )
 
     async def _last_picture(self, request: Request) -> Found:
@@ -286,4 +311,4 @@ def expiry() -> float:
 
 def asked(**changes: Any) -> dict[str, Any]:
     """What a request's row needs at least."""
-    return {"kind": "post", "picture": None, "limit": UPLOAD_LIMIT, "voting": False} | changes
+    return {"kind": "post", "picture": None, "limit": UPLOAD_LIMIT, "voting": False, "addressed": True} | changes

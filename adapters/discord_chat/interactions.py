@@ -1,6 +1,7 @@
 """Small things about interactions and the channels that they happen in."""
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import discord
 
 from adapters.discord_chat import wording
-from adapters.discord_chat.delivery import Undeliverable, persistently
+from adapters.discord_chat.delivery import UNREADABLE, Undeliverable, persistently
 from bot.events import Place
+
+log = logging.getLogger(__name__)
 
 ACKNOWLEDGE = 2.5
 """Seconds within which an interaction has to be acknowledged, less what the way takes."""
@@ -67,6 +70,8 @@ async def acknowledge(interaction: Interaction, *, ephemeral: bool = False) -> b
         return False
     except discord.HTTPException as error:
         return error.code == ALREADY_ACKNOWLEDGED
+    except UNREADABLE as error:
+        log.debug("acknowledged, in words that the library does not understand: %r", error)
     return True
 
 

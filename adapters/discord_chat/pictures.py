@@ -23,6 +23,7 @@ from bot.events import BadPicture, Fetch, TooLarge
 LINK = re.compile(r"(?<![<\w])https?://[^\s<>|]+", re.IGNORECASE)
 PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|gif|webp|bmp|tiff?|avif|hei[cf])$", re.IGNORECASE)
 ATTEMPTS = 5
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -77,9 +78,10 @@ def attached(attachment: discord.Attachment) -> Found | None:
 def _in_post(post: _Post, previews: bool) -> Iterator[Found]:
     yield from filter(None, map(attached, post.attachments))
     for embed in post.embeds:
-        if not previews and embed.type != "image":
+        if not previews and embed.type not in ("image", "gifv"):
             continue
-        for picture in (embed.image, embed.thumbnail):
+        moving = [embed.video] if embed.type == "gifv" else []
+        for picture in (*moving, embed.image, embed.thumbnail):
             if address := picture.proxy_url or picture.url:
                 yield Found(address)
     for link in LINK.findall(post.content):
@@ -184,5 +186,6 @@ async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
 
 
 def hosts(addresses: Iterable[str]) -> set[str]:
-    """The host names of addresses."""
-    return {host for address in addresses if (host := urlsplit(address).hostname)}
+    """The host names of addresses; one of this machine stands for all that it has."""
+    found = {host for address in addresses if (host := urlsplit(address).hostname)}
+    return found | LOOPBACK if found & LOOPBACK else found

@@ -18,6 +18,7 @@ NOT_A_PICTURE = "That file is no picture."
 HOW_TO = f"Reply to a picture and mention me, use /meme, or: {POINTER}"
 BROKEN = "Something broke on the bot's side. Its log says what."
 OPTED_OUT = "Whose picture this is does not want memes made of it."
+BEFORE_YOURS = "{} pictures come before yours …"
 WITHDRAWN = "The picture was deleted."
 ADMINISTRATORS = "Only who may manage the server can change settings."
 UNSEEN = (

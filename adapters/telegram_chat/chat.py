@@ -108,7 +108,10 @@ async def _introduce(bot: Bot, *, polling: bool) -> None:
     """The menu, and no webhook where there is none; neither is worth failing for."""
     try:
         await bot.set_my_commands(MENU)
-        if polling:
-            await bot.delete_webhook()
     except TelegramError as error:
         log.warning("the menu of commands is not set: %s", error)
+    if polling:
+        try:
+            await bot.delete_webhook()
+        except TelegramError as error:
+            log.warning("a webhook may still be set: %s", error)

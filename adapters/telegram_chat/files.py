@@ -9,6 +9,7 @@ from telegram.error import BadRequest, InvalidToken, NetworkError, RetryAfter, T
 from bot.events import BadPicture, Failed, Fetch, TooLarge
 
 from .outbox import is_too_large, seconds_of
+from .reading import MAX_DOWNLOAD
 
 Result = TypeVar("Result")
 
@@ -17,15 +18,14 @@ FIRST_PAUSE = 0.5
 
 
 def fetching(bot: Bot, file: str, size: int | None, still: str = "") -> Fetch:
-    """Fetches a file by its id. Where it is a video, as most animations are, `still` is fetched instead."""
+    """Fetches a file by its id; `still`, the picture that stands for an animation, where that is too large."""
 
     async def fetch(max_bytes: int) -> bytes:
-        if size is not None and size > max_bytes:
-            raise _too_large(max_bytes)
-        data = await _downloaded(bot, file, max_bytes)
-        if still and data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"heic", b"mif1"):
+        if size is not None and size > min(max_bytes, MAX_DOWNLOAD):
+            if not still:
+                raise _too_large(max_bytes)
             return await _downloaded(bot, still, max_bytes)
-        return data
+        return await _downloaded(bot, file, max_bytes)
 
     return fetch
 

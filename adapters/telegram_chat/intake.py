@@ -4,7 +4,8 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -15,20 +16,22 @@ from aiohttp import web
 from telegram import Bot, Update
 from telegram.error import Conflict, InvalidToken, NetworkError, RetryAfter
 
-from bot.events import Expected, Unusable
+from bot.events import Expected, Failed, Unusable
 
 from .outbox import UNREADABLE, seconds_of
+from .reading import subject_of
 
 log = logging.getLogger(__name__)
 
 Take = Callable[[Update], Awaitable[None]]
 """Keeps an update, or deals with it; raises `Expected` where it could not be kept."""
 Together = Callable[[], AbstractContextManager[None]]
-"""What is entered while several updates are taken one after the other."""
+"""What is entered while several updates are taken."""
 
 KINDS = ["message", "channel_post", "callback_query", "message_reaction", "message_reaction_count", "my_chat_member"]
 """Reactions are told only to those who ask."""
 POLL_SECONDS = 30
+QUICK = 0.2
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"  # noqa: S105, a header's name
 REFUSED = (
@@ -60,12 +63,18 @@ async def poll(bot: Bot, take: Take, together: Together, on_contact: Callable[[b
     offset, pause = None, FIRST_PAUSE
     while True:
         try:
+            began = time.monotonic()
             updates = await _waiting(bot, offset)
+            if not updates and time.monotonic() - began < QUICK:
+                await asyncio.sleep(QUICK)  # a server that does not let us wait is not to be asked without pause
             with together():
-                for number, update in updates:
-                    if update:
-                        await take(update)
-                    offset = number + 1  # what is below is confirmed by the next call
+                taken = await asyncio.gather(*(_taken(turn, take) for turn in _in_turns(updates)))
+            refused = [number for number in taken if number is not None]
+            if updates:
+                # What is below is confirmed by the next call; what follows a refused one is told again with it.
+                offset = min(refused, default=updates[-1][0] + 1)
+            if refused:
+                raise Failed(f"{len(refused)} updates could not be kept.")
             on_contact(True)
             pause = FIRST_PAUSE
             continue
@@ -78,6 +87,25 @@ async def poll(bot: Bot, take: Take, together: Together, on_contact: Callable[[b
             log.warning("no updates, trying again in %g s: %s", wait, _explained(error))
         on_contact(False)
         await asyncio.sleep(wait)
+
+
+def _in_turns(updates: Sequence[tuple[int, Update | None]]) -> list[list[tuple[int, Update]]]:
+    """Updates that have to be taken one after the other, together; the others need not wait for each other's commit."""
+    turns: dict[Hashable, list[tuple[int, Update]]] = {}
+    for number, update in updates:
+        if update:
+            turns.setdefault(subject_of(update), []).append((number, update))
+    return list(turns.values())
+
+
+async def _taken(turn: Sequence[tuple[int, Update]], take: Take) -> int | None:
+    """Take updates in their order; the number of the one that could not be kept, if any."""
+    for number, update in turn:
+        try:
+            await take(update)
+        except Expected:  # the log has it
+            return number
+    return None
 
 
 async def _waiting(bot: Bot, offset: int | None) -> list[tuple[int, Update | None]]:

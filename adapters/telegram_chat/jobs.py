@@ -4,13 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from telegram import InputFile
 from telegram.error import BadRequest, TelegramError
 
 from bot.events import Expected, Forbidden, ImagePosted, MemeReply, Outcome, ReactionChanged, Request, Service
 
+from .activity import Activity
 from .delivery import MAX_PHOTO, Delivery
 from .files import fetching
 from .job import PLATFORM, Job
@@ -43,6 +44,7 @@ class Jobs:
         self._delivery = delivery
         self._commands = commands
         self._tasks = tasks
+        self._activity = Activity(outbox.bot, tasks)
         self._questions: dict[tuple[int, int], str] = {}
         """Messages that asked for words, and the memes that they asked them for."""
         self._free = asyncio.Event()
@@ -59,7 +61,7 @@ class Jobs:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """No picture is fetched meanwhile: users hear first that they were heard."""
+        """No meme is made meanwhile: users hear first that they were heard."""
         self._free.clear()
         try:
             yield
@@ -125,16 +127,15 @@ class Jobs:
             await self._end(request, "answered", "")
 
     async def _answer(self, request: Request, job: Job) -> None:
-        reply = await (self._service.reply(request.meme) if request.meme else self._made(request, job))
+        await self._free.wait()
+        with self._activity.shown(job.chat, job.thread) if job.addressed else nullcontext():
+            reply = await (self._service.reply(request.meme) if request.meme else self._made(request, job))
         if reply is None:
             await self._end(request, "silent", "")
         else:
             await self._delivery.deliver(request, job, reply)
 
     async def _made(self, request: Request, job: Job) -> MemeReply | None:
-        if job.addressed:
-            self._tasks.start(self._outbox.show_activity(job.chat, job.thread))
-        await self._free.wait()
         if job.kind == "redo":
             return await self._service.redo(
                 job.meme, job.user, candidate=job.candidate, place=job.place, request=request.id
@@ -156,6 +157,7 @@ class Jobs:
                 place=job.place,
                 request=request.id,
                 max_bytes=MAX_PHOTO,
+                video=True,
             )
         )
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import TypeVar
 
 from telegram import Bot, ForceReply, LinkPreviewOptions, Message, ReplyParameters
-from telegram.constants import ChatAction
 from telegram.error import BadRequest, ChatMigrated, NetworkError, RetryAfter, TelegramError
 
 from .floods import Floods
@@ -23,8 +22,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds between two attempts while the server or the network is down."""
 FINISHING_SECONDS = 15.0
 """What is on its way at a stop is given so long to arrive."""
-ACTION_SECONDS = 4.5
-"""Telegram shows a chat action for five seconds."""
 
 
 class Outbox:
@@ -34,7 +31,6 @@ class Outbox:
         self.bot = bot
         self._floods = floods
         self._under_way: dict[int, set[asyncio.Task[object]]] = {}
-        self._acted: dict[int, float] = {}
 
     async def send(self, chat: int, attempt: Callable[[int], Awaitable[Result]]) -> Result:
         """Await `attempt(chat)` in the chat's turn, as often as it takes while nothing is wrong with it.
@@ -85,17 +81,6 @@ class Outbox:
         """A question; in a group the answer's field opens for the author of `to` only, while anybody may answer."""
         markup = ForceReply(selective=chat < 0, input_field_placeholder="top | bottom")
         return await self.say(chat, text, to=to, thread=thread, markup=markup)
-
-    async def show_activity(self, chat: int, thread: int | None) -> None:
-        """“… is sending a photo”, where that is not shown already."""
-        now = time.monotonic()
-        if now - self._acted.get(chat, -ACTION_SECONDS) < ACTION_SECONDS:
-            return
-        self._acted = {key: at for key, at in self._acted.items() if now - at < ACTION_SECONDS} | {chat: now}
-        try:
-            await self.bot.send_chat_action(chat, ChatAction.UPLOAD_PHOTO, message_thread_id=thread)
-        except TelegramError as error:
-            log.debug("no chat action: %s", error)
 
     async def settled(self, chat: int) -> None:
         """Wait until what is on its way to the chat has arrived and is written down."""

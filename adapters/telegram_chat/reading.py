@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from telegram import Animation, Document, ExternalReplyInfo, Message, PhotoSize, Sticker, User
+from telegram import Animation, Document, ExternalReplyInfo, Message, PhotoSize, Sticker, Update, User
 from telegram.constants import ChatType
 
 COMMAND = re.compile(r"/(\w{1,32})(?:@(\w+))?(?:\s+|$)")
@@ -60,6 +60,21 @@ def picture_of(message: Message | ExternalReplyInfo) -> Picture | None:
     if message.document:
         return _file(message.document)
     return None
+
+
+def subject_of(update: Update) -> tuple[object, ...]:
+    """What an update is about: a meme, a question, an album. Updates of one subject depend on their order."""
+    if change := update.message_reaction or update.message_reaction_count:
+        return change.chat.id, change.message_id
+    if update.callback_query:
+        message = update.callback_query.message
+        return (message.chat.id, message.message_id) if message else (update.callback_query.id,)
+    if message := update.effective_message:
+        if message.media_group_id:
+            return message.chat.id, "album", message.media_group_id
+        quoted = message.reply_to_message
+        return message.chat.id, (quoted or message).message_id
+    return (update.effective_chat.id,) if update.effective_chat else ()
 
 
 def is_private(message: Message) -> bool:

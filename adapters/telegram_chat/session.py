@@ -93,9 +93,9 @@ class Session:
         name = f"album:{message.chat.id}:{message.media_group_id}"
         album, is_new = self._albums.add(name, message, job)
         if job and not album.asked:
+            album.asked = True
             request = job.request(name)
             album.request = request if await self._service.accept(request) else None
-            album.asked = True
         if is_new:
             self._tasks.start(self._close_album(name))
 

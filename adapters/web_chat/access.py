@@ -18,6 +18,8 @@ _WRONG = '<p role="alert">That is not the token.</p>'
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _OPEN = ("/healthz", "/readyz", "/login")
 """What is answered without a token: health is asked for by machines, and tells nothing of the memes."""
+_PAGES = ("/", "/rate", "/dashboard")
+"""Where somebody without a session is asked for the token, and gets back to."""
 _MONTH = 30 * 24 * 3600
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -67,16 +69,17 @@ class Guard:
             raise web.HTTPForbidden(text="Another site sent this request; the bot only takes those of its own page.")
         if self._token is None or self._may_pass(request):
             return await handler(request)
-        if request.method == "GET" and request.path == "/":
+        if request.method == "GET" and request.path in _PAGES:
             return self._invite(request)
         raise web.HTTPForbidden(text="This bot needs its token: sign in at /, or send it as a bearer token.")
 
     async def sign_in(self, request: web.Request) -> web.StreamResponse:
         """The login form's answer: the token is exchanged for a cookie."""
         offered = (await request.post()).get("token")
+        page = request.query.get("page", "/")
         if isinstance(offered, str) and self._is_token(offered):
-            return self._welcome()
-        return _login_page(wrong=True)
+            return self._welcome(page if page in _PAGES else "/")
+        return _login_page(page, wrong=True)
 
     def _host_is_ours(self, request: web.Request) -> bool:
         """A rebinding attack comes under the attacker's domain name, so a name must be known; its port says nothing."""
@@ -98,11 +101,11 @@ class Guard:
         """The page of somebody without a session: a form, or a session for a link with the token in it."""
         offered = request.query.get("token")
         if offered is not None and self._is_token(offered):
-            return self._welcome()
-        return _login_page(wrong=offered is not None)
+            return self._welcome(request.path)
+        return _login_page(request.path, wrong=offered is not None)
 
-    def _welcome(self) -> web.StreamResponse:
-        response = web.Response(status=303, headers={"Location": "/"})
+    def _welcome(self, page: str) -> web.StreamResponse:
+        response = web.Response(status=303, headers={"Location": page})
         # Lax, not Strict: whoever follows a link to the page is still signed in. Other sites' forms fail on Origin.
         response.set_cookie(SESSION, self._session(), max_age=_MONTH, httponly=True, samesite="Lax")
         return response
@@ -124,8 +127,10 @@ def _origin_is_ours(request: web.Request) -> bool:
     return scheme in ("http", "https") and netloc.lower() == request.headers.get("Host", "").lower()
 
 
-def _login_page(*, wrong: bool) -> web.Response:
+def _login_page(page: str, *, wrong: bool) -> web.Response:
     text = _LOGIN.replace("<!-- problem -->", _WRONG if wrong else "")
+    if page in _PAGES[1:]:
+        text = text.replace('action="/login"', f'action="/login?page={page}"')
     return web.Response(status=403, text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
 
 

@@ -54,7 +54,7 @@ class Memes:
         return _json({"memes": [wire.record(meme) for meme in memes]})
 
     async def redo(self, request: web.Request) -> web.Response:
-        wish = await _body(request)
+        wish = await body(request)
         reply = await self._service().redo(
             request.match_info["meme"],
             voter.identify(request),
@@ -64,7 +64,7 @@ class Memes:
         return _json(wire.reply(reply))
 
     async def own_text(self, request: web.Request) -> web.Response:
-        boxes = form.boxes((await _body(request)).get("boxes"))
+        boxes = form.boxes((await body(request)).get("boxes"))
         reply = await self._service().own_text(request.match_info["meme"], voter.identify(request), boxes)
         return _json(wire.reply(reply))
 
@@ -107,7 +107,7 @@ def _event(upload: Upload, user: str) -> ImagePosted:
     )
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def body(request: web.Request) -> dict[str, Any]:
     """A JSON object; no body is an empty one."""
     try:
         value = json.loads(await request.read() or b"{}")

@@ -10,6 +10,8 @@
     GET    /api/feed                         server-sent events `meme` and `reactions`, data as in the list; heartbeats
     GET    /memes/{id}                       the picture; `?download=1` to save it
     GET    /memes/{id}/attention             PNG: the words over the attention they paid
+    GET    /rate                             blind rating, where there is something to rate: see rate.py
+    GET    /dashboard                        figures for the operator
     GET    /healthz, /readyz, /metrics
 
 A `text` with a `|` (`/meme top | bottom`) is the user's own; any other is context for the captions. A voter is an
@@ -22,13 +24,15 @@ from pathlib import Path
 
 from aiohttp import web
 
-from bot.events import Busy, Health, Service
+from bot.events import Busy, Health, Ratings, Service
 
 from . import voter
 from .access import Guard, add_headers
+from .dashboard import Dashboard
 from .errors import errors_as_json, problem
 from .feed import Feed
 from .memes import CHAT, PLATFORM, Memes
+from .rate import Rate
 
 _STATIC = Path(__file__).parent / "static"
 _SMALL_BODY = 64 * 1024
@@ -52,11 +56,12 @@ class WebChat:
         health: Health,
         allowed_hosts: Sequence[str] = (),
         spool: Path,
+        ratings: Ratings | None = None,
     ) -> None:
         """Prepare a server of `host`; `spool` is the folder where pictures wait while they are answered.
 
-        Without `chat` only health and metrics are served. Raises ValueError where `host` can be reached from elsewhere
-        and there is no token.
+        Without `chat` only health, metrics and the dashboard are served; with `ratings`, /rate is, beside the chat.
+        Raises ValueError where `host` can be reached from elsewhere and there is no token.
         """
         self._host = host
         self._port = port
@@ -67,6 +72,8 @@ class WebChat:
         self._streams = Feed()
         self._guard = Guard(host, token, allowed_hosts)
         self._memes = Memes(self._running_service, spool=spool, max_bytes=max_bytes)
+        self._dashboard = Dashboard(self._running_service)
+        self._rate = Rate(ratings) if ratings else None
         self._runner = web.AppRunner(self._application(chat=chat), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
 
     @property
@@ -110,10 +117,14 @@ class WebChat:
         app.add_routes(
             [web.get("/healthz", self._live), web.get("/readyz", self._ready), web.get("/metrics", self._metrics)]
         )
+        app.add_routes(
+            [web.get("/dashboard", self._dashboard.show), web.get(r"/static/{file:dashboard\.css}", self._page)]
+        )
         if chat:
             app.add_routes([web.get("/", self._page), web.get(r"/static/{file:app\.js|style\.css}", self._page)])
             app.add_routes([web.get("/api/feed", self._feed), web.post("/login", self._guard.sign_in)])
             app.add_routes(self._memes.routes())
+            app.add_routes(self._rate.routes() if self._rate else [])
         return app
 
     def _running_service(self) -> Service:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from captioner.data import coco, flickr8k, imgflip575k, memefly
+from captioner.data import folder as own
 from captioner.data.samples import SPLITS, Sample, cleaned, fingerprint, split_of
 
 IMPORTERS: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "coco": coco.load,
     "flickr8k": flickr8k.load,
+    "folder": own.load,
     "imgflip575k": imgflip575k.load,
     "memefly": memefly.load,
 }

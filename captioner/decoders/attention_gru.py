@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captioner.decoders.base import Decoder, Run
 from captioner.packed import Product, product
 
 
@@ -36,10 +37,6 @@ class Memory(NamedTuple):
     values: Tensor
 
 
-Run = tuple[int, slice]
-"""A picture of the memory, and the adjacent captions that look at it; runs follow each other without a gap."""
-
-
 class Products(NamedTuple):
     """`words` (V, 3H) holds every word's part of the gates; the others multiply states and what comes of them."""
 
@@ -54,7 +51,7 @@ class Products(NamedTuple):
     output: Product
 
 
-class AttentionGRU(nn.Module):
+class AttentionGRU(Decoder):
     def __init__(self, config: AttentionGRUConfig) -> None:
         super().__init__()
         self.config = c = config
@@ -119,6 +116,22 @@ class AttentionGRU(nn.Module):
         context = torch.cat([weights[rows] @ memory.values[picture] for picture, rows in runs])  # (N, E)
         return by.output(by.merge(state).add_(context).tanh_()), state
 
+    def begin(self, grid: Tensor) -> tuple[Memory, Tensor]:
+        by = self.products
+        places = grid.flatten(0, 1)
+        memory = Memory(*(part(places).view(*grid.shape[:2], -1) for part in (by.key, by.value)))
+        return memory, by.first(grid.mean(1)).tanh_()
+
+    def read(self, tokens: Tensor, state: Tensor, memory: Memory, runs: Sequence[Run]) -> Tensor:
+        return self.advance(tokens, state)
+
+    def shorten(self, ids: Tensor | None) -> None:
+        self.shortlist = ids
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.__dict__.pop("products", None)
+
     def advance(self, tokens: Tensor, state: Tensor) -> Tensor:
         """States (N, H) after reading the tokens (N,)."""
         by = self.products
@@ -129,8 +142,9 @@ class AttentionGRU(nn.Module):
 
     @cached_property
     def products(self) -> "Products":
-        """What `step` multiplies by, packed: once it has been asked for, the weights must not change."""
+        """What `step` multiplies by, packed: `refresh` after the weights have changed."""
         from_word, from_state, word_bias, state_bias = self.gru.all_weights[0]
+        listed = slice(None) if self.shortlist is None else self.shortlist
         with torch.no_grad():
             return Products(
                 F.linear(self.embedding.weight, from_word, word_bias),
@@ -141,5 +155,5 @@ class AttentionGRU(nn.Module):
                 product(self.query.weight, self.query.bias),
                 product(self.energy.weight, self.energy.weight.new_zeros(1)),
                 product(self.merge.weight, self.merge.bias),
-                product(self.embedding.weight, self.bias),
+                product(self.embedding.weight[listed], self.bias[listed]),
             )

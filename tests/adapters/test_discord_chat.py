@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adapters.discord_chat import progress
 from bot.config import Reply
 from bot.events import MemeRecord, NotFound, Place
+from captioner import images, video
 from captioner.captioner import Captioner
 from tests.fakes.discord_bot import Bot, bot_on, picture
 from tests.fakes.discord_server import Discord
@@ -277,6 +279,41 @@ async def test_installed_by_a_user(bot: Bot, discord: Discord, channel: Channel)
     assert answer.flags & LOADING == 0
     unseen = await discord.slash(elsewhere, "meme", installed_by_user=True)
     assert "may not read" in (await unseen.answered()).content
+
+
+async def test_a_moving_picture_of_a_search_stays_moving(bot: Bot, discord: Discord, channel: Channel) -> None:
+    """What people pick from Discord's search is an embedded video with a picture that stands for it."""
+    frames = [Image.new("RGB", (120, 90), colour) for colour in ("red", "green", "blue")]
+    film = discord.attachment(video.encode(frames, [70] * 3), "a.mp4", "video/mp4")["url"]
+    still = discord.attachment(picture())["url"]
+    embed = {"type": "gifv", "video": {"url": film}, "thumbnail": {"url": still}}
+    message = await discord.post(channel, "2", "https://tenor.com/view/a", embeds=[embed])
+    answer = await (await discord.meme_this(message)).answered()
+    assert answer.attachments[0]["filename"] == "meme.mp4"
+    assert images.read(answer.files[0]).frames == 3
+    again = await (await discord.press(answer, "Another one")).answered()
+    assert again.attachments[0]["filename"] == "meme.mp4"
+
+
+async def test_who_waits_sees_it(
+    discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "FIRST", 0.1)
+    monkeypatch.setattr(progress, "EACH", 0.1)
+    discord.cdn_delay = 3.0
+    async with bot_on(discord, tmp_path, captioner) as bot:
+        asked = [await discord.slash(channel, "meme", {"image": picture(number)}) for number in range(18)]
+        told = [f"{number} pictures come before yours …" for number in (16, 17)]
+        await discord.until(lambda: {each.answer.content for each in asked if each.answer} >= set(told))
+        mentioned = await discord.post(channel, "1", "<@100>", [picture()])
+        await discord.until(lambda: f"POST /channels/{channel.id}/typing" in discord.requests)
+        discord.cdn_delay = 0.0
+        for interaction in asked:
+            assert is_meme(await interaction.answered())
+            assert interaction.answer
+            assert not interaction.answer.content
+        await bot.ended(answered=19)
+        assert mentioned.id
 
 
 async def test_an_animation_stays_one(bot: Bot, discord: Discord, channel: Channel) -> None:

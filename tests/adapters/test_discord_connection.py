@@ -202,6 +202,24 @@ async def test_without_permission_for_content(
     assert "passive mode is off" in caplog.text
 
 
+async def test_a_server_that_says_little(
+    discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner
+) -> None:
+    """No compression, no number of connections, no commands told back, nothing but a status for acknowledgements."""
+    discord.terse, discord.gateway.compresses = True, False
+    async with bot_on(discord, tmp_path, captioner, reply=PASSIVE) as bot:
+        message = await meme(discord, channel)
+        assert message.attachments
+        await discord.react(message, "2", "👍")
+        await votes(bot, message, {"👍": 1})
+        await discord.post(channel, "2", "", [picture(2)])
+        await discord.until(lambda: len(discord.memes(channel)) == 2)
+        assert (await (await discord.press(message, "Another one")).answered()).attachments
+        local = discord.attachment(picture(3))
+        local["url"] = local["proxy_url"] = local["url"].replace("127.0.0.1", "localhost")
+        assert (await (await discord.slash(channel, "meme", {"image": local})).answered()).attachments
+
+
 async def test_a_wrong_token(discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner) -> None:
     token, discord.token = discord.token, "another"
     async with bot_on(discord, tmp_path, captioner) as bot:

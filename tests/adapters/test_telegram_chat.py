@@ -16,12 +16,13 @@ from PIL import Image
 
 from adapters.telegram_chat import TelegramChat, Webhook
 from adapters.telegram_chat.floods import Limits
-from bot import config
+from bot import config, requests
 from bot.engine import Engine
 from bot.events import MemeRecord, NotFound, Unusable
 from bot.health import Health
 from bot.service import Service
 from bot.store import Store
+from captioner import animation, images, video
 from captioner.captioner import Captioner
 from tests.fakes.telegram_api import TOKEN, Chat, Fault, Rules, TelegramApi
 
@@ -440,13 +441,96 @@ async def test_a_file_that_is_gone(bot: Running) -> None:
     assert chat.said == ["Telegram does not have this picture any more."]
 
 
-async def test_an_animation_that_is_a_video_is_taken_by_its_thumbnail(bot: Running) -> None:
-    chat = bot.api.private()
-    video, still = bot.api.file(b"\0\0\0\x20ftypisom" + bytes(200)), bot.api.file(jpeg())
+def animation_of(api: TelegramApi, data: bytes) -> dict[str, Any]:
+    """A short video as Telegram makes one of a GIF, told as an animation and as a document."""
+    file, still = api.file(data), api.file(jpeg())
     thumbnail = {"file_id": still, "file_unique_id": "t", "width": 96, "height": 64}
-    whole = {"file_id": video, "file_unique_id": "a", "width": 96, "height": 64, "duration": 1, "thumbnail": thumbnail}
-    chat.post(animation=whole, document={"file_id": video, "file_unique_id": "a", "mime_type": "video/mp4"})
+    whole = {"file_id": file, "file_unique_id": "a", "width": 96, "height": 64, "duration": 1, "file_size": len(data)}
+    document = {"file_id": file, "file_unique_id": "a", "mime_type": "video/mp4"}
+    return {"animation": whole | {"thumbnail": thumbnail}, "document": document}
+
+
+async def test_a_short_animation_comes_back_as_one(bot: Running) -> None:
+    chat = bot.api.private()
+    frames = [Image.new("RGB", (160, 120), colour) for colour in ("red", "green", "blue", "black")]
+    chat.post(**animation_of(bot.api, video.encode(frames, [60, 120, 60, 60])))
     await bot.api.until(lambda: chat.memes)
+    (meme,) = chat.memes
+    assert meme["kind"] == "animation"
+    after = animation.read(meme["file"], images.read(meme["file"]))
+    assert after
+    assert after.durations[:3] == (60, 120, 60)
+    await bot.settled(answered=1)
+    chat.press(meme, "Another one")
+    await bot.api.until(lambda: len(chat.memes) == 2)
+    assert chat.memes[1]["kind"] == "animation"
+
+
+async def test_too_large_an_animation_is_taken_by_its_thumbnail(bot: Running) -> None:
+    chat = bot.api.private()
+    chat.post(**animation_of(bot.api, bytes(20_000_001)))
+    await bot.api.until(lambda: chat.memes)
+    assert chat.memes[0]["photo"]
+
+
+async def test_a_damaged_animation_is_a_sentence(bot: Running) -> None:
+    chat = bot.api.private()
+    chat.post(**animation_of(bot.api, b"\0\0\0\x20ftypisom" + bytes(200)))
+    await bot.api.until(lambda: chat.said)
+    assert "damaged" in chat.said[0]
+
+
+async def test_who_waits_sees_it_again_and_again(bot: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.telegram_chat.activity.ACTION_SECONDS", 0.2)
+    chats = [bot.api.private(user) for user in (7, 8, 9)]
+    bot.api.seconds_a_chunk = 0.15
+    for chat in chats:
+        chat.post_photo(jpeg())
+    await bot.settled(answered=3)
+    told = [given["chat_id"] for given in bot.api.called("sendChatAction")]
+    assert all(told.count(str(chat.id)) > 2 for chat in chats)
+    await bot.api.until(lambda: not [task for task in asyncio.all_tasks() if "Activity" in repr(task)])
+
+
+async def test_a_hundred_at_once_share_a_commit(bot: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = 0
+    accept = requests.accept
+
+    def counted(*given: Any) -> list[bool]:
+        nonlocal commits
+        commits += 1
+        return accept(*given)
+
+    monkeypatch.setattr(requests, "accept", counted)
+    for number in range(100):
+        bot.api.private(1000 + number).post(text="/help")
+    await bot.settled(answered=100)
+    assert commits < 50
+
+
+async def test_a_server_that_answers_at_once_is_not_asked_without_pause(bot: Running) -> None:
+    async def at_once(given: dict[str, Any]) -> list[dict[str, Any]]:
+        return [update for update in bot.api.updates if update["update_id"] >= int(given.get("offset") or 0)]
+
+    bot.api._getUpdates = at_once  # type: ignore[method-assign]
+    before = len(bot.api.called("getUpdates"))
+    await asyncio.sleep(1.0)
+    assert len(bot.api.called("getUpdates")) - before <= 6
+
+
+async def test_votes_and_their_taking_back_stay_in_their_order(bot: Running) -> None:
+    group = bot.api.group(bot="administrator")
+    for number in range(3):
+        group.post_photo(jpeg(number), "/meme")
+    await bot.settled(answered=3)
+    for _ in range(10):
+        for meme in group.memes:
+            group.react(meme, 7, "🔥")
+            group.react(meme, 7)
+    for meme in group.memes:
+        group.react(meme, 8, "👍")
+    await told(bot)
+    assert [await bot.votes(meme, group) for meme in group.memes] == [{"👍": 1}] * 3
 
 
 async def test_commands(bot: Running) -> None:

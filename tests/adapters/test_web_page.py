@@ -524,3 +524,37 @@ def test_a_token_is_asked_for_once(browser: Browser, engine: Engine, tmp_path: P
         page.reload()
         expect(memes(page)).to_have_count(1)
     site.stop()
+
+
+# ------------------------------------------------------------------ the dashboard
+
+
+def test_the_operator_sees_what_happened(browser: Browser, site: Site, page: Page) -> None:
+    for _ in range(2):
+        pick(page)
+    reaction(memes(page).first, "🔥").click()
+    expect(reaction(memes(page).first, "🔥")).to_have_attribute("aria-pressed", "true")
+    with window(browser, site, **PHONE) as phone:
+        phone.goto(site.url + "/dashboard")
+        expect(phone.get_by_role("img", name="Memes and votes by day")).to_be_visible()
+        expect(phone.get_by_role("img", name="Share of the votes in favour by model")).to_be_visible()
+        expect(phone.get_by_role("cell", name="serving")).to_be_visible()
+        best = phone.get_by_role("region", name="Best texts").get_by_role("listitem")
+        expect(best).to_have_count(1)
+        expect(best).to_contain_text("0.3 for, 0 against")
+        assert fits(phone)
+        phone.get_by_role("link", name="Back to the chat").click()
+        expect(memes(phone)).to_have_count(2)
+
+
+def test_the_dashboard_asks_for_the_token(browser: Browser, engine: Engine, tmp_path: Path, run: Run) -> None:
+    site = Site(engine, tmp_path, run, token="open sesame")
+    site.start()
+    with visitor(browser, site) as context:
+        page = context.new_page()
+        page.goto(site.url + "/dashboard")
+        expect(page.get_by_role("heading", name="Quipbot’s figures")).to_have_count(0)
+        page.get_by_label("token").fill("open sesame")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Quipbot’s figures")).to_be_visible()
+    site.stop()

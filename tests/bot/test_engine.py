@@ -10,6 +10,7 @@ from PIL import Image
 from bot.config import Config
 from bot.engine import Engine
 from bot.events import BadPicture, Busy, Failed, Fetch, Made, TooLarge, Wish
+from captioner import video
 from captioner.captioner import Captioned, Captioner
 from captioner.captioner import Wish as ModelWish
 from captioner.images import Picture
@@ -311,3 +312,30 @@ async def test_animations_come_back_animated(engine: Engine, fetching: Fetching)
     assert content_type == "image/gif"
     with Image.open(io.BytesIO(smaller)) as after:
         assert after.n_frames == 3
+
+
+async def test_who_waits_knows_how_many_come_before(
+    small: Engine, gated: Gated, jpeg: Jpeg, fetching: Fetching
+) -> None:
+    async with small as engine:
+        work = [asyncio.create_task(engine.make(fetching(jpeg(n)), Wish(request=f"r{n}"))) for n in range(4)]
+        await until(lambda: engine.waiting == 2)
+        assert [engine.ahead(f"r{n}") for n in range(4)] == [None, None, 2, 3]
+        assert engine.ahead("") is None
+        work[2].cancel()
+        await until(lambda: engine.ahead("r3") == 2)
+        gated.gate.set()
+        await asyncio.gather(*work, return_exceptions=True)
+        assert engine.ahead("r3") is None
+
+
+async def test_a_video_becomes_a_picture_where_videos_are_none(engine: Engine, fetching: Fetching) -> None:
+    film = video.encode([Image.new("RGB", (96, 64), colour) for colour in ("red", "blue")], [90, 90])
+    assert (await engine.make(fetching(film), Wish(video=True))).content_type == "video/mp4"
+    made = await engine.make(fetching(film), Wish())
+    assert made.content_type == "image/webp"
+    with Image.open(io.BytesIO(made.data)) as after:
+        assert (after.format, after.n_frames) == ("WEBP", 2)
+    with Image.open(io.BytesIO(made.picture)) as kept:
+        assert kept.format == "WEBP"
+    assert (await engine.fit(made.data, 100_000))[1] == "image/webp"

@@ -19,12 +19,14 @@ from bot.events import (
     Forbidden,
     Gone,
     ImagePosted,
+    Made,
     MemeReply,
     NotFound,
     Place,
     ReactionChanged,
     TooLarge,
     TooSoon,
+    Wish,
 )
 from bot.health import Health
 from bot.service import MAX_ALT, Service, alt_text
@@ -117,6 +119,27 @@ async def test_own_text(service: Service, posted: Posted) -> None:
     for boxes in ([], ["", " "], ["x" * 1001], ["x"] * 11):
         with pytest.raises(BadRequest):
             await service.own_text(first.id, "v", boxes)
+
+
+async def test_words_go_where_the_template_has_them(
+    service: Service, store: Store, engine: Engine, posted: Posted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the model is not asked any more, what it knew of the picture still says where words go."""
+    asked: list[Wish] = []
+    make = engine.make
+
+    async def templated(fetch: Fetch, wish: Wish) -> Made:
+        asked.append(wish)
+        made = await make(fetch, wish)
+        return dataclasses.replace(made, template="Drake", mirrored=True) if len(asked) == 1 else made
+
+    monkeypatch.setattr(engine, "make", templated)
+    first = await answer(service, posted())
+    assert await store.layout(first.id) == ("Drake", True)
+    mine = await service.own_text(first.id, "u", ["no", "yes"])
+    picked = await service.redo(first.id, "u", candidate=1)
+    assert [(wish.template, wish.mirrored) for wish in asked[1:]] == [("Drake", True)] * 2
+    assert await store.layout(mine.id) == await store.layout(picked.id) == ("Drake", True)
 
 
 async def test_explaining(service: Service, posted: Posted) -> None:

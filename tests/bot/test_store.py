@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.database import StoreError
 from bot.events import BadRequest, Candidate, Gone, Kept, MemeRecord, NotFound, ReactionChanged
-from bot.store import MAX_REACTIONS, MIGRATIONS, Store, StoreError, examine
+from bot.schema import MIGRATIONS
+from bot.store import MAX_REACTIONS, Store, examine
 
 MEME = MemeRecord(
     id="a",
@@ -33,6 +35,7 @@ MEME = MemeRecord(
     message="m",
     author="o",
 )
+LEARNING = {"features", "facts", "models", "promotions", "retrainings"}
 KEPT = Kept(b"drawn", b"source", template="doge", spoiler=True)
 
 
@@ -179,7 +182,7 @@ async def test_the_database_is_durable_and_checked(tmp_path: Path) -> None:
             assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         connection.close()
-    assert tables == {"memes", "candidates", "reactions", "settings", "models", "requests", "optouts"}
+    assert tables == {"memes", "candidates", "reactions", "settings", "requests", "optouts", "ratings"} | LEARNING
 
 
 async def refused(path: Path) -> str:

@@ -1,12 +1,15 @@
 """Animated pictures come back animated, with the same words on every frame."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageSequence
 
-from captioner import animation, images
+from captioner import animation, images, video
 from captioner.animation import Animation
 from captioner.draw import Lettering, laid_out
 from captioner.fonts import Fonts
@@ -30,6 +33,16 @@ def read(data: bytes) -> Animation:
     found = animation.read(data, images.read(data))
     assert found is not None
     return found
+
+
+def filmed(frames: int = 5, size: tuple[int, int] = (160, 120), milliseconds: int = 80) -> bytes:
+    """The same as a short video without sound."""
+    pictures = animation.read(animated(frames=frames, size=size), images.read(animated(frames=frames, size=size)))
+    assert pictures
+    return video.encode(pictures.frames, [milliseconds] * frames)
+
+
+FILM = filmed()
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +69,73 @@ def test_words_stand_on_every_frame(form: str, fonts: Fonts) -> None:
     assert all(len(pixels) > 100 for pixels in white)
     assert {tuple(pixels.min(0)) for pixels in white} == {tuple(white[0].min(0))}
     assert ImageChops.difference(frames[0], frames[-1]).crop((0, 50, 160, 70)).getbbox()
+
+
+def test_words_stand_on_every_frame_of_a_video(fonts: Fonts) -> None:
+    before = read(filmed(frames=6, size=(161, 121)))
+    assert (before.format, before.content_type) == ("MP4", "video/mp4")
+    after = read(animation.fitted(before, None, words(fonts)))
+    assert len(after.frames) == 6
+    assert after.durations[:-1] == (80,) * 5
+    assert all(frame.size == (160, 120) for frame in after.frames)
+    white = [np.argwhere(np.asarray(frame).min(2) > 200) for frame in after.frames]
+    assert all(len(pixels) > 100 for pixels in white)
+    starts = np.array([pixels.min(0) for pixels in white])
+    assert np.abs(starts - starts[0]).max() <= 2
+    assert ImageChops.difference(after.frames[0], after.frames[-1]).crop((0, 50, 160, 70)).getbbox()
+
+
+def test_long_videos_are_thinned_and_last_as_long() -> None:
+    long = read(filmed(frames=140) if animation.MAX_FRAMES > 140 else filmed())
+    thinned = animation.read(data := filmed(frames=140), replace(images.read(data), frames=700))
+    assert thinned
+    assert len(thinned.frames) == 28
+    assert abs(sum(thinned.durations) - sum(long.durations)) <= 80
+
+
+def test_a_video_that_lies_about_its_length_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = filmed(frames=20)
+    picture = replace(images.read(data), frames=2)
+    monkeypatch.setattr(animation, "MAX_PIXELS", 100_000)
+    cut = animation.read(data, picture)
+    assert cut
+    assert sum(frame.width * frame.height for frame in cut.frames) < 150_000
+
+
+def test_large_videos_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = filmed()
+    picture = images.read(data)
+    monkeypatch.setattr(animation, "MAX_DECODED", 1000)
+    assert animation.read(data, picture) is None
+    monkeypatch.setattr(video, "MAX_PIXELS", 10_000)
+    with pytest.raises(ImageTooLarge, match="megapixels"):
+        images.read(data)
+    # The header says little, the stream is large: the decoder itself refuses.
+    small = data.replace(bytes([0, 160, 0, 0, 0, 120, 0, 0]), bytes([0, 40, 0, 0, 0, 30, 0, 0]))
+    assert small != data
+    monkeypatch.setattr(video, "MAX_PIXELS", 15_000)
+    with pytest.raises(ImageError):
+        images.read(small)
+
+
+def test_damaged_videos_are_a_sentence() -> None:
+    data = filmed(frames=8)
+    for damaged in (data[: len(data) // 2], b"\0\0\0\x20ftypisom" + bytes(200), data[:40]):
+        with pytest.raises(ImageError, match="video"):
+            images.read(damaged)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_no_damage_of_a_video_is_an_error_of_ours(data: st.DataObject) -> None:
+    file = bytearray(FILM)
+    for _ in range(data.draw(st.integers(1, 20))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        picture = images.read(bytes(file))
+        animation.read(bytes(file), picture)
+    except ImageError:
+        pass
 
 
 def test_long_animations_are_thinned_and_last_as_long() -> None:

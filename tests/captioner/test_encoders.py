@@ -88,3 +88,12 @@ def test_the_reduction_keeps_what_varies() -> None:
     assert reduced.std() == pytest.approx(1, abs=1e-3)
     back = torch.linalg.lstsq(reduced, hidden).solution
     assert torch.allclose(reduced @ back, hidden - hidden.mean(0), atol=1e-2)
+
+
+def test_a_reduction_can_be_fitted_to_a_few_pictures() -> None:
+    features = torch.randn(60, 3) @ torch.randn(3, 100)  # fewer samples than channels, and fewer dimensions in them
+    fitted = encoders.Reduction.fit(features, 3)(features)
+    distances = torch.cdist(fitted, fitted)
+    assert torch.allclose(
+        distances / distances.max(), torch.cdist(features, features) / torch.cdist(features, features).max(), atol=1e-3
+    )

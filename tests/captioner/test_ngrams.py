@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioner.following import Following
 from captioner.ngrams import ORDER, KneserNey, NGrams
 
 VOCABULARY, START, END = 12, 10, 11
@@ -33,9 +34,9 @@ def test_probabilities_after_any_history_sum_to_one(rows: list[list[int]], histo
 @given(texts, st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_writing_sees_what_evaluation_sees(rows: list[list[int]], histories: list[list[int]]) -> None:
     ngrams = NGrams.of(KneserNey(rows * 3, START, VOCABULARY))
-    made = ngrams.after(np.array([[START, *h] for h in histories]))
+    made = Following(ngrams, np.arange(VOCABULARY)).after(np.array([[START, *h] for h in histories]))
     dense = made.share[:, None] * ngrams.unigrams
-    np.add.at(dense, (made.rows, made.ids), made.values)
+    np.add.at(dense, (made.rows, made.columns), made.values)
     for row, history in enumerate(histories):
         assert dense[row] == pytest.approx(distribution(ngrams, history), abs=1e-6)
         assert made.features[row] == pytest.approx(ngrams.evidence([[*history, END]]).features()[-1], abs=1e-6)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from captioner.data.samples import Sample
-from captioner.reward import GAP, Ragged, Reward, Runs, grams, least_squares, pair_accuracy, words
+from captioner.reward import GAP, Ragged, Reward, Runs, comparable, grams, least_squares, pair_accuracy, words
 from captioner.tokenizer import CaptionTokenizer
 
 FILLER = ["the cat", "my dog", "a friend of mine", "the teacher", "this bus", "our neighbour", "the moon", "an old car"]
@@ -143,3 +144,10 @@ def test_runs_keep_the_features_that_matter() -> None:
     assert len(few.keys) == 2 < len(all_kept.keys)
     assert few(x)[0] > 0 > few(x)[1]
     assert Runs(few.keys[:0], few.values[:0])(x).tolist() == [0] * 40
+
+
+def test_a_few_captions_make_a_reward_that_can_be_kept(tokenizer: CaptionTokenizer, tmp_path: Path) -> None:
+    few = [sample(f"the cat waits {i}", i / 10) for i in range(10)]
+    assert comparable(few)
+    assert not comparable([sample("the cat waits", 0.5), sample("the dog waits", 0.5), sample("they wait", None)])
+    save_file(Reward.fit(few, tokenizer, epochs=1).tensors(), tmp_path / "reward.safetensors")

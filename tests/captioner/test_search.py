@@ -91,7 +91,7 @@ def test_no_beam_reads_anothers_state(captioner: Captioner, how: Search) -> None
             tokens = torch.tensor([prefix + list(hypothesis.ids[:-1])])
             with torch.inference_mode():
                 logits = captioner.decoder(picture[None], tokens)[0, 1:]
-            logits = logits + captioner.rules.anywhere.log()
+            logits = logits.index_fill(-1, captioner.rules.forbidden, -torch.inf)
             logits[0] += captioner.rules.opening.log()
             before = torch.tensor(hypothesis.ids[:-1])
             logits[1:][before == captioner.tokenizer.sep] += captioner.rules.opening.log()

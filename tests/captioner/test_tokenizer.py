@@ -55,3 +55,26 @@ def test_styles_and_votes_are_tokens(tokenizer: CaptionTokenizer) -> None:
     assert len(prefixes) == 6
     with pytest.raises(ValueError, match="no style"):
         tokenizer.prefix("haiku")
+
+
+WORDS = CaptionTokenizer.of_words(["a dog runs , fast", "a dog's 30 bones"] * 5 + ["the zebra"], 5)
+
+
+def test_a_vocabulary_of_words_keeps_frequent_words_whole_and_spells_the_others() -> None:
+    assert " ".join(WORDS.pieces(WORDS.encode(["a dog's bones, 30"]))) == "▁a ▁dog's ▁bones , ▁30 <eos>"
+    assert " ".join(WORDS.pieces(WORDS.encode(["zebra"]))) == "▁ z e b r a <eos>"
+
+
+@given(boxes)
+def test_a_vocabulary_of_words_loses_nothing(boxes: tuple[str, ...]) -> None:
+    ids = WORDS.encode(boxes)
+    assert WORDS.unk not in ids
+    assert WORDS.decode(ids) == boxes
+    assert WORDS.encode_batch([boxes]) == [ids]
+
+
+def test_a_vocabulary_of_words_writes_no_letters() -> None:
+    allowed = WORDS.pieces(sorted(set(range(len(WORDS))) - set(WORDS.forbidden)))
+    assert {p for p in allowed if len(p) == 1} == {",", "'"}
+    assert {"▁a", "▁dog", "▁dog's", "▁30", "<eos>"} <= set(allowed)
+    assert CaptionTokenizer(WORDS.to_json()).forbidden == WORDS.forbidden

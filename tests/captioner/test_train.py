@@ -108,7 +108,7 @@ def test_held_out_captions_are_never_in_a_batch(sets: dict[str, Path]) -> None:
     stream = batches([corpus(kept, tokenizer, grids, "meme")], tokenizer, RECIPE, 0)
     seen = set()
     for _ in range(64):  # a whole chunk
-        batch = next(stream)
+        [batch] = next(stream)
         for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
             ids = tuple(i for i in targets if i >= 0)
             seen.add(ids)
@@ -128,9 +128,39 @@ def test_batches_resume_where_they_were(sets: dict[str, Path]) -> None:
         next(stream)
     later = batches(members, tokenizer, RECIPE, 64)
     for _ in range(3):
-        a, b = next(stream), next(later)
+        [a], [b] = next(stream), next(later)
         assert torch.equal(a.tokens, b.tokens)
         assert torch.equal(a.grid, b.grid)
+
+
+def test_descriptions_that_are_learnt_in_another_way_come_apart(sets: dict[str, Path]) -> None:
+    tokenizer = CaptionTokenizer.train(["a b c d e"] * 3, 400)
+    rng = np.random.default_rng(0)
+    grids = Features(rng.normal(size=(1, 4, 8)).astype(np.float16), {Path("p"): range(1)}, 1)
+    members = [
+        corpus([Sample(Path("p"), (f"a b {i}",), style) for i in range(60)], tokenizer, grids, style)
+        for style in ("meme", "describe")
+    ]
+    recipe = replace(RECIPE, describe_share=0.5, pair_share=0.0, describe_dropout=0.4, mirror=0.5)
+    stream = batches(members, tokenizer, recipe, 0)
+    plain = torch.from_numpy(grids.grids[0]).float()
+    mirrored = plain.view(2, 2, -1).flip(1).reshape(4, -1)
+    seen: set[tuple[bool, bool]] = set()
+    for _ in range(8):
+        for part in next(stream):
+            style = tokenizer.prefix("describe" if part.describes else "meme")[0]
+            assert (part.tokens[:, 0] == style).all()
+            for grid in part.grid:
+                assert torch.equal(grid, plain) or torch.equal(grid, mirrored)
+                seen.add((part.describes, torch.equal(grid, mirrored)))
+    assert seen == {(True, True), (True, False), (False, False)}  # memes of templates are never mirrored
+
+
+def test_a_run_with_every_way_of_learning_descriptions(sets: dict[str, Path], tmp_path: Path) -> None:
+    recipe = replace(RECIPE, describe_dropout=0.5, describe_smoothing=0.1, mirror=0.5, self_critical=1.0)
+    made = train(sets, tmp_path / "all.safetensors", recipe)
+    assert made.facts["figures"]["reward"] >= -1
+    assert made.facts["figures"]["describe_bits_per_char"] > 0
 
 
 def test_the_rate_warms_up_and_falls() -> None:

@@ -58,6 +58,9 @@ class Gateway:
         self.resumed = 0
         self.heartbeats = 0
         self.refuse_resume = False
+        self.compresses = True
+        self.missed: set[str] = set()
+        """Ids of what happened while nobody listened, and was not told later either."""
         self.connected = asyncio.Event()
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
@@ -66,6 +69,8 @@ class Gateway:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         link = Session("", 0, (0, 1), socket=socket, squeeze=_squeeze(request.query.get("compress")))
+        if not self.compresses:
+            link.squeeze = None
         await link.send({"op": 10, "d": {"heartbeat_interval": self.interval}, "s": None, "t": None})
         async for message in socket:
             if message.type is not WSMsgType.TEXT:
@@ -139,6 +144,7 @@ class Gateway:
     async def _resume(self, link: Session, data: Json) -> Session:
         session = self.sessions.get(data["session_id"])
         if session is None or self.refuse_resume or data["token"] != self.token:
+            self.missed |= {packet["d"].get("id", "") for packet in session.events[data["seq"] :]} if session else set()
             await link.send({"op": 9, "d": False, "s": None, "t": None})
             return link
         session.socket, session.squeeze = link.socket, link.squeeze

@@ -63,9 +63,13 @@ class Interaction:
     followups: list[Message] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def is_answered(self) -> bool:
+        return bool(self.answer) and not self.answer.flags & LOADING and not self.answer.content.endswith("…")
+
     async def answered(self, seconds: float = 30) -> Message:
         """The answer, once it is more than a promise."""
-        return await self.until(lambda: bool(self.answer and not self.answer.flags & LOADING), seconds)
+        return await self.until(lambda: self.is_answered, seconds)
 
     async def until(self, done: Any, seconds: float = 30) -> Any:
         async with asyncio.timeout(seconds):
@@ -94,6 +98,8 @@ class Discord:
         self.real_upload_limit: int | None = None
         """What is enforced, where it is less than what is told."""
         self.cdn_delay = 0.0
+        self.terse = False
+        """As little is answered as a bot can live with."""
         self.shards = 1
         self.guild_count: int | None = None
         self._nonces: dict[tuple[str, str], Message] = {}
@@ -351,6 +357,8 @@ class Discord:
         }
 
     async def _gateway(self, _: web.Request) -> Json:
+        if self.terse:
+            return {"url": "ws://127.0.0.1:9/elsewhere"}
         limits = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 16}
         return {"url": self.gateway_url, "shards": self.shards, "session_start_limit": limits}
 
@@ -359,6 +367,8 @@ class Discord:
         self.commands = {
             c["name"]: c | {"id": snowflake(), "application_id": APPLICATION, "version": "1"} for c in given
         }
+        if self.terse:
+            return [{"id": c["id"]} for c in self.commands.values()]
         return [{"description": "", "default_member_permissions": None} | c for c in self.commands.values()]
 
     async def _callback(self, request: web.Request, number: str, token: str) -> Json | None:
@@ -384,6 +394,8 @@ class Discord:
         elif payload["type"] == 9:
             interaction.modal = data
         interaction.changed.set()
+        if self.terse:
+            return None
         answer = interaction.answer
         told: Json = {"interaction": {"id": number, "type": 2}}
         if answer is not None and payload["type"] in (4, 5):
@@ -450,6 +462,9 @@ class Discord:
         if message is None:
             raise RefusalError(404, 10008, "Unknown Message")
         await self.react(message, APPLICATION, emoji, bot=True)
+
+    async def _type(self, _: web.Request, channel: str) -> None:
+        self._channel(channel)
 
     async def _reactors(self, request: web.Request, channel: str, number: str, emoji: str) -> list[Json]:
         users = self._channel(channel).messages[number].reactions.get(emoji, {})
@@ -561,6 +576,7 @@ ROUTES: tuple[tuple[str, Any], ...] = (
     (r"GET /channels/(\d+)/messages", Discord._history),
     (r"GET /channels/(\d+)/messages/(\d+)", Discord._message),
     (r"DELETE /channels/(\d+)/messages/(\d+)", Discord._delete),
+    (r"POST /channels/(\d+)/typing", Discord._type),
     (r"PUT /channels/(\d+)/messages/(\d+)/reactions/([^/]+)/@me", Discord._add_reaction),
     (r"GET /channels/(\d+)/messages/(\d+)/reactions/([^/]+)", Discord._reactors),
 )

@@ -170,6 +170,8 @@ class TelegramApi:
         self.answers: dict[str, Json] = {}
         self.updates: list[Json] = []
         self.confirmed = 0
+        self.acknowledged: dict[int, float] = {}
+        """Seconds from an update to its confirmation."""
         self.allowed: list[str] = []
         self.webhook: Json = {"url": ""}
         self.faults: dict[str, list[Fault]] = {}
@@ -178,6 +180,7 @@ class TelegramApi:
         """A download comes in ten pieces, so many seconds apart."""
         self.before_confirming: Callable[[], None] = lambda: None
         self._files: dict[str, bytes] = {}
+        self._told: dict[int, float] = {}
         self._sent: dict[object, deque[float]] = {}
         self._poll: asyncio.Event | None = None
         self._posting: asyncio.Task[None] | None = None
@@ -231,7 +234,9 @@ class TelegramApi:
         optional = ("message_reaction", "message_reaction_count", "chat_member")
         if kind not in self.allowed and (self.allowed or kind in optional):
             return
-        self.updates.append({"update_id": next(self.numbers), kind: content})
+        number = next(self.numbers)
+        self._told[number] = time.monotonic()
+        self.updates.append({"update_id": number, kind: content})
         if self._poll:
             self._poll.set()
 
@@ -314,8 +319,7 @@ class TelegramApi:
         offset = int(given.get("offset") or 0)
         if any(update["update_id"] < offset for update in self.updates):
             self.before_confirming()
-        self.updates = [update for update in self.updates if update["update_id"] >= offset]
-        self.confirmed = max(self.confirmed, offset)
+        self._confirm(offset)
         if not self.updates:
             self._poll = mine = asyncio.Event()
             with suppress(TimeoutError):
@@ -324,6 +328,14 @@ class TelegramApi:
                 raise Refused(409, "Conflict: terminated by other getUpdates request")
             self._poll = None
         return self.updates[:100]
+
+    def _confirm(self, offset: int) -> None:
+        """Everything below has arrived."""
+        now = time.monotonic()
+        numbers = [update["update_id"] for update in self.updates if update["update_id"] < offset]
+        self.acknowledged |= {number: now - self._told.pop(number) for number in numbers}
+        self.updates = [update for update in self.updates if update["update_id"] >= offset]
+        self.confirmed = max(self.confirmed, offset)
 
     async def _setWebhook(self, given: Json) -> bool:  # noqa: N802
         self.webhook, self.allowed = given, given["allowed_updates"]
@@ -349,7 +361,7 @@ class TelegramApi:
                 with suppress(aiohttp.ClientError):
                     async with session.post(self.webhook["url"], json=self.updates[0], headers=headers) as response:
                         if response.ok:
-                            self.confirmed = self.updates.pop(0)["update_id"] + 1
+                            self._confirm(self.updates[0]["update_id"] + 1)
 
     async def _getFile(self, given: Json) -> Json:  # noqa: N802
         data = self._files.get(given["file_id"])

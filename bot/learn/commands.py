@@ -1,0 +1,77 @@
+"""`python -m bot retrain | models | export-labels`: beside a running bot, or without one."""
+
+import asyncio
+import datetime
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bot.config import Config
+from bot.database import beside
+from bot.emoji import Ballot
+from bot.events import BadRequest, Version
+from bot.learn import figures, labels, versions
+from bot.learn.retraining import Retraining
+
+FAILED = ("failed", "abandoned")
+
+
+async def retrain(config: Config) -> int:
+    """One retraining, its progress in the terminal; the exit status is 0 whatever the gate said. Raises `Expected`."""
+    task = asyncio.create_task(Retraining(config, quiet=False).run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        done = await task
+    except asyncio.CancelledError:
+        print("Stopped. The next retraining goes on from here.")
+        return 1
+    print(f"{done.model}: {done.outcome}. {done.words}")
+    return int(done.outcome in FAILED)
+
+
+def models(config: Config, words: Sequence[str]) -> int:
+    """`list`, `promote ID` or `rollback`; a running bot follows within seconds. Raises `Expected` and `StoreError`."""
+    store, base = config.store.path, config.captioner.model
+    with beside(store) as db:
+        match list(words):
+            case [] | ["list"]:
+                found = labels.folded(db, _ballot(config), figures.SHOWN)
+                serving = versions.serving(db, base).model
+                print(table(figures.versions_of(db, found, serving)))
+            case ["promote", version]:
+                versions.promote(db, store, version, base, time.time())
+                print(f"{version} serves from now on.")
+            case ["rollback"]:
+                undone, serving = versions.roll_back(db, base, time.time())
+                print(f"{undone} is taken back; {serving or base or 'the shipped model'} serves.")
+            case _:
+                raise BadRequest("Write models list, models promote ID or models rollback.")
+    return 0
+
+
+def export_labels(config: Config, file: Path) -> int:
+    """All labels as JSON lines, for people who want the data."""
+    with beside(config.store.path) as db:
+        exported = labels.write(db, file, _ballot(config))
+    print(f"{file}: {exported.memes} memes, {exported.voted} of them with votes, and {exported.pairs} pairs.")
+    return 0
+
+
+def table(found: Sequence[Version]) -> str:
+    """The versions for people, a line each with the gate's reasons below."""
+    lines = [f"{'model':16}{'state':11}{'date':18}{'from':16}{'labels':>7}{'memes':>7}  approval"]
+    for each in found:
+        date = datetime.datetime.fromtimestamp(each.created).strftime("%Y-%m-%d %H:%M") if each.created else "-"
+        approval = "-" if each.approval is None else f"{each.approval:.0%} ({each.low:.0%} to {each.high:.0%})"
+        parent = each.parent or ("-" if each.created is None else "captioner.model")
+        numbers = f"{each.labels or '-':>7}{each.memes:>7}"
+        lines.append(f"{each.id:16}{each.state:11}{date:18}{parent:16}{numbers}  {approval}")
+        if each.words:
+            lines.append(f"    {each.words}")
+    return "\n".join(lines)
+
+
+def _ballot(config: Config) -> Ballot:
+    return Ballot.of(config.learn.up, config.learn.down)

@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner import bench as benching
+from captioner.bench import FIRST, SYSTEMS, TITLES, Job, Material, bench
+from captioner.bench_report import table
+from captioner.captioner import Captioner, Wish
+from captioner.data.samples import Sample
+from captioner.encoders import DEFAULT
+from captioner.train import Recipe, new_decoder
+
+ONE = {"encoder": DEFAULT, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Flickr8k in its public layout."""
+    root = tmp_path_factory.mktemp("flickr8k")
+    rng = np.random.default_rng(0)
+    (root / "Flickr8k_Dataset").mkdir()
+    lines = []
+    for i in range(6):
+        pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        Image.fromarray(pixels).resize((64, 48)).save(root / f"Flickr8k_Dataset/{i}.jpg")
+        colours = ("brown", "black", "white", "red", "wet")
+        lines += [f"{i}.jpg#{k}\tA {colour} dog runs fast ." for k, colour in enumerate(colours)]
+    (root / "Flickr8k.token.txt").write_text("\n".join(lines))
+    (root / "Flickr_8k.trainImages.txt").write_text("0.jpg\n1.jpg\n2.jpg\n3.jpg\n")
+    (root / "Flickr_8k.devImages.txt").write_text("4.jpg\n5.jpg\n")
+    return root
+
+
+def test_every_system_gets_a_row_resumes_and_can_be_served(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systems = ["nearest_neighbour", "slot_templates", "up_down"]
+    bench({"flickr8k": photographs}, systems, 0.02, tmp_path, ONE)
+    folder = tmp_path / "flickr8k"
+    nearest, slots, up_down = json.loads((folder / "table.json").read_text())
+    assert nearest["copy_rate"] == 1
+    assert "too few" in slots["error"]
+    assert up_down["error"] is None
+    assert up_down["bits_per_char"] > 0
+    assert up_down["tokens_per_second"] > 0
+    assert up_down["kilobytes"] > 0
+    assert up_down["note"] == f"on {DEFAULT} instead of resnet101"
+    lines = (folder / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == [TITLES[s] for s in systems]
+    assert "failed: ValueError" in lines[3]
+    with Image.open(folder / "curves.png") as plot:
+        assert plot.width > 100
+
+    served = Captioner.load(folder / "up_down.safetensors", device="cpu", threads=1)
+    picture = served.read((photographs / "Flickr8k_Dataset/4.jpg").read_bytes())
+    captioned = served.caption([(picture, Wish("describe", "beam", 1))])[0]
+    assert captioned.captions
+    assert len(served.explain(picture, captioned.captions[0].boxes, "describe")) > 1000
+
+    tried: list[str] = []
+    monkeypatch.setattr(benching, "_trained", lambda _, name: tried.append(name))
+    monkeypatch.setattr(benching, "_baseline", lambda _, name: tried.append(name) or {"curve": []})
+    bench({"flickr8k": photographs}, systems, 0.02, tmp_path, ONE)
+    assert tried == ["slot_templates"]  # what failed is tried again
+
+
+def test_an_unknown_system_is_named(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no system nonsense; known are memefly"):
+        bench({"flickr8k": photographs}, ["nonsense"], 1, tmp_path, ONE)
+
+
+def test_an_encoder_without_weights_is_replaced_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    material = Material(Job("flickr8k", tmp_path, tmp_path, 1), [])
+    assert material.encoder("resnet18") == (DEFAULT, f"on {DEFAULT}: no weights of resnet18")
+    assert material.encoder(DEFAULT) == (DEFAULT, "")
+    with pytest.raises(ValueError, match="no picture network called nonsense"):
+        material.encoder("nonsense")
+
+
+def test_what_nobody_measured_is_no_column() -> None:
+    rows = [{"system": "memefly", "bleu4": 12.34, "error": None}, {"system": "up_down", "error": "OSError: a | b"}]
+    assert table(rows, TITLES).splitlines() == [
+        "| system | BLEU-4 | note |",
+        "|---|---:|---|",
+        "| Memefly: par-inject GRU | 12.3 |  |",
+        "| Up-Down, grid | – | failed: OSError: a / b |",
+    ]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_can_be_built_from_its_settings(name: str) -> None:
+    recipe = Recipe(**SYSTEMS[name].recipe)
+    decoder = new_decoder(SYSTEMS[name].decoder, recipe, 300, 5)
+    for option in filter(None, recipe.options.split(",")):
+        key, value = option.split("=")
+        assert str(getattr(decoder.config, key)) == value
+    assert decoder.config.vocabulary == 300
+
+
+def test_the_first_table_has_known_systems() -> None:
+    assert set(FIRST) <= set(TITLES)
+
+
+def test_unknown_decoders_and_options_are_named() -> None:
+    with pytest.raises(ValueError, match="no decoder nonsense; known are attention_gru"):
+        new_decoder("nonsense", Recipe(), 300, 5)
+    with pytest.raises(ValueError, match="no option heads; it has vocabulary"):
+        new_decoder("up_down", Recipe(options="heads=2"), 300, 5)
+
+
+def test_kinds_are_templates_and_clusters_of_photographs() -> None:
+    from captioner import kinds
+
+    photographs = [Sample(Path(f"{i}.jpg"), ("a",), "describe") for i in range(3)]
+    memes = [Sample(Path("t.jpg"), ("a",), "meme", name) for name in ("x", "y")]
+    assert kinds.count([*photographs, *photographs, *memes]) == 5
+    rows = np.array([0, 1, 2, 3])
+    grids = np.stack([np.full((4, 2), value, np.float16) for value in (0, 0.1, 5, 5.1)])
+    assert len(kinds.clusters(rows, grids, seed=0)) == 4
+    found = kinds.templates(memes, np.array([0, 2]), grids, 2)
+    assert {name: [round(float(x), 2) for x in centre] for name, centre in found.items()} == {
+        "x": [0.05, 0.05],
+        "y": [5.05, 5.05],
+    }
