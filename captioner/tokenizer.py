@@ -25,7 +25,7 @@ SPECIALS = [PAD, EOS, SEP, UNK, *(f"<{s}>" for s in STYLES), *(f"<v{i}>" for i i
 _ALPHABET = 160
 """Characters with a piece of their own; the others are written in bytes."""
 _BYTES = [f"<0x{b:02X}>" for b in range(256)]
-_QUOTES = str.maketrans("‘’‚‛“”„‟´`…–—", "''''\"\"\"\"''.--")
+_QUOTES = str.maketrans("‘’‚‛“”„‟´`…–—▁", "''''\"\"\"\"''.--_")  # the last one marks a space among pieces
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f]")
 _SPECIAL = re.compile("|".join(map(re.escape, SPECIALS)) + "|<0x[0-9a-f]{2}>")
 
