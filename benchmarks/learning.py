@@ -82,7 +82,8 @@ class Choice:
         few = np.unique(np.linspace(0, len(self.captions) - 1, min(among, len(self.captions))).astype(int))
         captions = [self.captions[i] for i in few]
         liked = taste.score(captions) * _WEIGHT if taste else 0.0
-        return captions[int(np.argmax(self.scores[few] + liked))]
+        best: tuple[str, ...] = captions[int(np.argmax(self.scores[few] + liked))]
+        return best
 
 
 class Studio:

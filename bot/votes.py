@@ -47,7 +47,7 @@ class Rules:
     """Seconds after the meme; later votes count for nothing."""
     busy: float = 2.0
     """A day with more voters than so many times the chat's median counts as one with so many."""
-    user: tuple[float, float] = (20.0, 3.0)
+    user: tuple[float, float] = (20.0, 1.0)
     """Votes that one user may cast in a chat before they are scaled down to it: the larger of a number, and a multiple
     of the median of the chat's other voters. The only voter of a chat has no cap."""
     chat: tuple[float, float] = (1000.0, 4.0)

@@ -70,7 +70,7 @@ class Recipe:
     """The weight of the divergence on replayed texts."""
     texts: int = 1200
     """Replayed, about."""
-    divergence: float = 0.15
+    divergence: float = 0.12
     """Nats a token on replay at which a run ends."""
     check_every: int = 10
 

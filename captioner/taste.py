@@ -19,8 +19,10 @@ import numpy as np
 
 from captioner.labels import Judged, Pair
 
-MOST = 1500
+MOST = 2000
 """Labels that are learnt from at most, the latest; more would take longer than a second."""
+_LEAST = 0.25
+"""Of a vote: memes with less, such as those that only one of too many votes is on, take no place."""
 TOGETHER = 0.7
 """The share of a taste that chats have in common."""
 WORD, SHAPE, _USUAL = 0.006, 0.03, 0.25
@@ -110,7 +112,7 @@ class Lesson(NamedTuple):
 
 def learnt_from(judged: Sequence[Judged], pairs: Sequence[Pair]) -> Lesson | None:
     """The latest labels; None where there is no vote."""
-    voted = sorted((j for j in judged if j.weight > 0), key=lambda j: j.at)[-MOST:]
+    voted = sorted((j for j in judged if j.weight >= _LEAST), key=lambda j: j.at)[-MOST:]
     chosen = sorted((p for p in pairs if p.weight > 0), key=lambda p: p.at)[-MOST // 4 :]
     if not voted and not chosen:
         return None

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner import audit, data, project
+from captioner import audit, data, evaluate, project
 from captioner.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +76,8 @@ def test_the_commands_do_what_they_say(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(audit, "_GENERATED", 8)  # each of many takes its time, and shows nothing more
     monkeypatch.setattr(project, "_PICTURES", 4)
+    monkeypatch.setattr(evaluate, "_MEMES", 8)
+    monkeypatch.setattr(evaluate, "_OUTSIDE", {})  # Java programs, where they are installed
     ran = []
     for command in COMMANDS:
         words = shlex.split(command)

@@ -30,6 +30,7 @@ _PAY = 2.5
 """What a slot adds to a sentence's score: else short ones that say nothing would always win."""
 
 Sentence = tuple[str, ...]
+Around = tuple[str, str]
 
 
 class SlotTemplates:
@@ -40,19 +41,21 @@ class SlotTemplates:
         self.of_their_own = known.of_their_own
         self.keywords = _recogniser(known)
         self._place = {word: i for i, word in enumerate(self.keywords.words)}
-        self._between: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        between: dict[Around, Counter[str]] = defaultdict(Counter)
         groups = known.captions if known.of_their_own else [[text for said in known.captions for text in said]]
-        self._sentences = [self._commonest(said) for said in groups]
+        self._sentences = [self._commonest(said, between) for said in groups]
+        self._fillers = {around: self._spoken(counts) for around, counts in between.items()}
 
     @torch.inference_mode()
     def caption(self, grid: Tensor) -> str:
         seen = self.keywords(grid.float().unsqueeze(0))[0].clamp(min=1e-6).log()  # (K,)
         picture = int((self.directions @ direction(grid)).argmax()) if self.of_their_own else 0
-        made = (self._filled(sentence, score, seen) for sentence, score in self._sentences[picture])
+        best: dict[Around, list[tuple[str, float]]] = {}
+        made = (self._filled(sentence, score, seen, best) for sentence, score in self._sentences[picture])
         return max(made, key=lambda scored: scored[0])[1]
 
-    def _commonest(self, said: Sequence[str]) -> list[tuple[Sentence, float]]:
-        """Sentences with slots and the logarithm of how often each was used; what stood in the slots is counted."""
+    def _commonest(self, said: Sequence[str], between: dict[Around, Counter[str]]) -> list[tuple[Sentence, float]]:
+        """Sentences with slots and the logarithm of how often each was used; counts what stood `between` two words."""
         used: Counter[Sentence] = Counter()
         for text in said:
             tokens = words(text)
@@ -60,29 +63,38 @@ class SlotTemplates:
             used[sentence] += 1
             for word, around in zip(tokens, _around(sentence), strict=True):
                 if singular(word) in self._place:
-                    self._between[around][word] += 1
+                    between[around][word] += 1
         fit = [s for s, _ in used.most_common() if s.count(_SLOT) in _SLOTS][:_SENTENCES] or [used.most_common(1)[0][0]]
         return [(s, math.log(used[s])) for s in fit]
 
-    def _filled(self, sentence: Sentence, score: float, seen: Tensor) -> tuple[float, str]:
-        """The sentence with the likeliest words in its slots, none twice, and how likely all of it is."""
+    def _spoken(self, counts: Counter[str]) -> tuple[list[str], Tensor, Tensor]:
+        """Words, their places among those recognised, and how likely each is, as logarithms."""
+        places = torch.tensor([self._place[singular(word)] for word in counts])
+        return list(counts), places, (torch.tensor(list(counts.values())) / counts.total()).log()
+
+    def _filled(
+        self, sentence: Sentence, score: float, seen: Tensor, best: dict[Around, list[tuple[str, float]]]
+    ) -> tuple[float, str]:
+        """The sentence with the likeliest words in its slots, none twice, and how likely all of it is.
+
+        `best` keeps what has been found for other sentences of the picture.
+        """
         made: list[str] = []
         for word, around in zip(sentence, _around(sentence), strict=True):
             if word != _SLOT:
                 made.append(word)
                 continue
-            counts = self._between[around]
-            chances = {
-                filler: float(seen[self._place[singular(filler)]]) + math.log(count / counts.total())
-                for filler, count in counts.items()
-            }
-            best = max(chances.keys() - made or chances, key=lambda filler: (chances[filler], filler))
-            score += chances[best] + _PAY
-            made.append(best)
+            if around not in best:
+                fillers, places, spoken = self._fillers[around]
+                top = (seen[places] + spoken).topk(min(len(fillers), _SLOTS.stop))
+                best[around] = [(fillers[i], c) for i, c in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
+            filler, chance = next(((f, c) for f, c in best[around] if f not in made), best[around][0])
+            score += chance + _PAY
+            made.append(filler)
         return score, " ".join(made)
 
 
-def _around(sentence: Sentence) -> list[tuple[str, str]]:
+def _around(sentence: Sentence) -> list[Around]:
     """The words before and after each; nothing at the ends."""
     return list(zip(("", *sentence[:-1]), (*sentence[1:], ""), strict=True))
 

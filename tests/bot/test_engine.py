@@ -9,10 +9,11 @@ from PIL import Image
 
 from bot.config import Config
 from bot.engine import Engine
-from bot.events import BadPicture, Busy, Failed, Fetch, Made, TooLarge, Wish
+from bot.events import BadPicture, BadRequest, Busy, Failed, Fetch, Made, TooLarge, Wish
 from captioner import video
 from captioner.captioner import Captioned, Captioner
 from captioner.captioner import Wish as ModelWish
+from captioner.decoders import AttentionGRU
 from captioner.images import Picture
 
 Configured = Callable[..., Config]
@@ -117,6 +118,14 @@ async def test_a_description_is_drawn_in_one_box(engine: Engine, jpeg: Jpeg, fet
 async def test_explain_gives_a_png(engine: Engine, jpeg: Jpeg, fetching: Fetching) -> None:
     png = await engine.explain(fetching(jpeg(1)), ["one dog"], "meme")
     assert Image.open(io.BytesIO(png)).format == "PNG"
+
+
+async def test_a_model_that_looks_nowhere_says_so(
+    engine: Engine, jpeg: Jpeg, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(AttentionGRU, "weights")
+    with pytest.raises(BadRequest, match="as a whole"):
+        await engine.explain(fetching(jpeg(1)), ["one dog"], "meme")
 
 
 async def test_bad_pictures_are_told_apart(configured: Configured, captioner: Captioner, fetching: Fetching) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import csv
 import io
 import json
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bot import logs
+from bot.__main__ import main
 from bot.events import BadRequest, NotFound
 from bot.ratings.blind import BlindRatings, exported, report
 from bot.ratings.results import Share, error_rate, standings
@@ -205,3 +208,30 @@ def test_intervals_hold_the_true_share_about_as_often_as_they_say() -> None:
             low, high = Share(hits, 40).interval
             held += comb(40, hits) * p**hits * (1 - p) ** (40 - hits) * (low <= p <= high)
         assert 0.92 < held < 0.98
+
+
+# ------------------------------------------------------------------ the command
+
+
+def test_the_command_wants_a_folder_a_store_and_a_kind_of_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "setup", lambda *_: None)  # it would be every later test's
+    monkeypatch.chdir(tmp_path)
+    where = [f"store.path={tmp_path / 'data/q.db'}", f"rate.folder={folder}"]
+    assert main(["ratings", where[0]]) == 1
+    assert "rate.folder" in capsys.readouterr().err
+    assert main(["ratings", *where]) == 1
+    assert "no database" in capsys.readouterr().err
+    asyncio.run(opened(tmp_path / "data/q.db"))
+    assert main(["ratings", "answers.txt", *where]) == 1
+    assert ".csv or .jsonl" in capsys.readouterr().err
+    assert main(["ratings", *where]) == 0
+    assert "Nobody has rated" in capsys.readouterr().out
+    assert main(["ratings", f"rate.folder={tmp_path / 'nowhere'}", where[0]]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+
+
+async def opened(path: Path) -> None:
+    async with Store(path):
+        pass

@@ -1,14 +1,18 @@
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from captioner.__main__ import main
 from captioner.attention_map import NoAttentionError, attention_map
 from captioner.captioner import Captioner
-from captioner.decoders import AttentionGRU
+from captioner.decoders import DECODERS, AttentionGRU, settings
+from captioner.encoders import Encoder
 
 CELL, GAP = 200, 8
 GREY = Image.new("RGB", (200, 100), (128, 128, 128))
@@ -56,15 +60,59 @@ def test_a_number_of_places_that_is_no_square_is_refused() -> None:
         attention_map(GREY, ["▁a"], np.full((1, 5), 0.2))
 
 
-def test_a_decoder_without_attention_says_so(
+ATTENTIVE = {"attention_gru", "show_attend_and_tell", "up_down", "transformer", "meshed_memory"}
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+def test_every_decoder_explains_itself_or_says_that_it_cannot(name: str, tiny_model: Path) -> None:
+    captioner = Captioner.load(tiny_model, device="cpu", threads=1)
+    config = {"vocabulary": len(captioner.tokenizer), "features": 16} | (
+        {"kinds": 4} if "kinds" in settings(name) else {}
+    )
+    captioner.decoder = DECODERS[name](config).eval()
+    buffer = io.BytesIO()
+    GREY.save(buffer, "PNG")
+    picture = captioner.read(buffer.getvalue())
+    if name in ATTENTIVE:
+        assert len(cells(captioner.explain(picture, ["two words"]), 3)) == 3
+        return
+    with pytest.raises(NoAttentionError, match="as a whole"):
+        captioner.explain(picture, ["two words"])
+
+
+def test_the_command_says_where_there_is_nothing_to_show(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Image.new("RGB", (80, 60), "teal").save(tmp_path / "a.jpg")
-    captioner = Captioner.load(tiny_model, device="cpu", threads=1)
+    GREY.save(tmp_path / "a.jpg")
     monkeypatch.delattr(AttentionGRU, "weights")
-    with pytest.raises(NoAttentionError):
-        captioner.explain(captioner.read((tmp_path / "a.jpg").read_bytes()), ["words"])
     out = tmp_path / "e.png"
     assert main(["explain", str(tmp_path / "a.jpg"), "-o", str(out), "--model", str(tiny_model)]) == 2
     assert "as a whole" in capsys.readouterr().err
     assert not out.exists()
+
+
+@dataclass
+class Looking:
+    """An encoder of a grid whose places lie elsewhere: three regions of the picture."""
+
+    encoder: Encoder
+
+    def pixels(self, images: list[Image.Image]) -> Tensor:
+        return self.encoder.pixels(images)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        grid: Tensor = self.encoder(pixels)
+        return grid[:, :3]
+
+    def places(self, pixels: Tensor) -> Tensor:
+        return torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.3]]])
+
+
+def test_regions_of_an_encoder_are_what_is_shown(tiny_model: Path) -> None:
+    captioner = Captioner.load(tiny_model, device="cpu", threads=1)
+    captioner.encoder = Looking(captioner.encoder)  # type: ignore[assignment]
+    captioner.decoder = DECODERS["up_down"]({"vocabulary": len(captioner.tokenizer), "features": 16}).eval()
+    buffer = io.BytesIO()
+    GREY.save(buffer, "PNG")
+    _, cell = cells(captioner.explain(captioner.read(buffer.getvalue()), ["dog"]), 2)
+    assert (cell == 255).all(-1).any()  # an outline
