@@ -30,9 +30,12 @@ class Session:
     events: list[Json] = field(default_factory=list)
     socket: web.WebSocketResponse | None = None
     squeeze: Callable[[bytes], bytes] | None = None
+    unsent: set[str] = field(default_factory=set)
+    """Ids of what happened while there was no connection; a resumption tells of it."""
 
     async def send(self, packet: Json) -> None:
         if self.socket is None or self.socket.closed:
+            self.unsent.add((packet["d"] or {}).get("id", ""))
             return
         data = json.dumps(packet).encode()
         try:
@@ -42,6 +45,7 @@ class Session:
                 await self.socket.send_bytes(self.squeeze(data))
         except ConnectionError:
             self.socket = None
+            self.unsent.add((packet["d"] or {}).get("id", ""))
 
 
 class Gateway:
@@ -121,7 +125,9 @@ class Gateway:
         else:
             link.id = f"session{len(self.identified)}"
             link.intents, link.shard = data["intents"], tuple(data.get("shard", (0, 1)))
-            self.sessions = {k: s for k, s in self.sessions.items() if s.shard != link.shard} | {link.id: link}
+            for old in [session for session in self.sessions.values() if session.shard == link.shard]:
+                self.missed |= self.sessions.pop(old.id).unsent
+            self.sessions[link.id] = link
             await self._welcome(link)
         return link
 
@@ -148,6 +154,7 @@ class Gateway:
             await link.send({"op": 9, "d": False, "s": None, "t": None})
             return link
         session.socket, session.squeeze = link.socket, link.squeeze
+        session.unsent.clear()
         for packet in session.events[data["seq"] :]:
             await session.send(packet)
         self.resumed += 1
