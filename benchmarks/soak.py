@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ OUTSTANDING = 24
 TROUBLE_EVERY = 25
 VOTE_SHARE = 0.3
 PATIENCE = 600.0
+CATCHING_UP = 180.0
 BEFORE_KILL = 1.0
 """Seconds before a kill in which what was told may not have been read yet."""
 OPEN = ("waiting", "sending")
@@ -123,8 +124,15 @@ class Soak:
             while self._open() or self.telegram.updates:
                 await asyncio.sleep(0.2)
         await self._vote()
-        await asyncio.sleep(2)
+        await self._counted()
         await self.end(signal.SIGTERM)
+
+    async def _counted(self) -> None:
+        """A new session on Discord is caught up with over REST, which takes its time; the report says how it ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATCHING_UP):
+                while any(self._stored(platform) != self._cast(platform) for platform in ("discord", "telegram")):
+                    await asyncio.sleep(1)
 
     async def _kill(self) -> None:
         """No warning, in the midst of everything; then the bot is started again."""

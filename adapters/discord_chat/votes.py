@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 
 CATCH_UP = 7 * 86_400
 """Seconds: how old the memes may be whose reactions are looked at after a start."""
-MOST = 500
+MOST = 2000
 """Memes looked at then, the newest first: each costs a request and one more an emoji."""
+AT_ONCE = 4
+"""Memes looked at at a time."""
 UNKNOWN_MESSAGE = 10008
 
 
@@ -58,14 +60,19 @@ class Votes:
 
     async def catch_up(self) -> None:
         """Ask how recent memes are voted on: a new session does not hear of what happened before it."""
-        standing = await self._service.standing(wording.NAME, time.time() - CATCH_UP)
-        for placed in standing[:MOST]:
-            try:
-                async with self._in_turn(int(placed.message)):
-                    await self._read(placed)
-            except (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutError) as error:
-                log.info("the votes on a meme cannot be read: %s", error)
-        log.info("caught up with the votes on %d memes", len(standing[:MOST]))
+        standing = (await self._service.standing(wording.NAME, time.time() - CATCH_UP))[:MOST]
+        left = iter(standing)
+
+        async def some() -> None:
+            for placed in left:
+                try:
+                    async with self._in_turn(int(placed.message)):
+                        await self._read(placed)
+                except (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutError) as error:
+                    log.info("the votes on a meme cannot be read: %s", error)
+
+        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+        log.info("caught up with the votes on %d memes", len(standing))
 
     async def _read(self, placed: Placed) -> None:
         channel = self._client.get_partial_messageable(int(placed.chat))
