@@ -189,15 +189,18 @@ def _add_train(commands: Any) -> None:
     _add_data(parser)
     parser.add_argument("--decoder", default="attention_gru", metavar="NAME")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the checkpoint, .safetensors")
+    parser.add_argument("--recipe", dest="base", default="small", metavar="small|large|describe", help="what to change")
     parser.add_argument("recipe", nargs="*", type=_pair, metavar="key=value", help="changes to the recipe")
     parser.set_defaults(run=_train)
 
 
 def _train(options: argparse.Namespace) -> int:
-    from captioner.train import Recipe, train
+    from captioner.train import RECIPES, train
 
+    if options.base not in RECIPES:
+        raise ValueError(f"There is no recipe {options.base}; known are {', '.join(RECIPES)}.")
     sets = {name: Path(folder) for name, folder in options.data}
-    train(sets, options.out, _filled(Recipe(), options.recipe), options.decoder)
+    train(sets, options.out, _filled(RECIPES[options.base], options.recipe), options.decoder)
     print(f"Wrote {options.out}")
     return 0
 

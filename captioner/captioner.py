@@ -32,7 +32,7 @@ from captioner.labels import eyes, packed
 from captioner.layouts import layout_for, most_boxes
 from captioner.search import Hypothesis, Lane, Method, Rules, Search, search
 from captioner.taste import Taste
-from captioner.tokenizer import VOTES, normalise
+from captioner.tokenizer import STYLES, normalise
 
 Style = Literal["meme", "describe"]
 ModelError = CheckpointError
@@ -150,6 +150,8 @@ class Captioner:
         self.eyes = eyes(checkpoint.reduction.basis.numpy())
         self.reduction = checkpoint.reduction.to(self.device)
         self.decoder = checkpoint.decoder.to(self.device).eval()
+        self.styles = checkpoint.styles
+        self.prefixes = {style: checkpoint.prefix(style) for style in STYLES}
         self.mixture = checkpoint.mixture
         if self.mixture:
             self.mixture.gate.to(self.device)
@@ -234,7 +236,7 @@ class Captioner:
         described: list[list[Caption]] = [[] for _ in wishes]
         written: list[list[Caption]] = [[] for _ in wishes]
         seen = [self._seen(grids[i : i + 1], wish) for i, wish in enumerate(wishes)]
-        lanes = [self._description(i) for i in range(len(wishes))]
+        lanes = [self._description(i) for i in range(len(wishes))] if "describe" in self.styles else []
         lanes += [self._caption(i, wish, seeds[i], seen[i]) for i, wish in enumerate(wishes) if wish.n]
         for attempt in range(_TRIES):
             found = search(self.decoder, self.rules, grids, lanes, self.mixture)
@@ -318,22 +320,21 @@ class Captioner:
         grid, places = self.encode([pixels]), self.encoder.places(pixels)
         text = [b for b in map(normalise, boxes) if b] or ["?"]
         ids = self.tokenizer.encode(text)
-        prefix = self.tokenizer.prefix(style, self._vote(style))
-        tokens = torch.tensor([prefix + ids], device=self.device)
+        prefix = self.prefixes[style]
+        tokens = torch.tensor([[*prefix, *ids]], device=self.device)
         weights = attend(grid, tokens)[0, len(prefix) - 1 : -1].cpu().numpy()  # (T, R), the step that wrote each id
         regions = None if places is None else places[0].cpu().numpy()
         return attention_map(picture.image, self.tokenizer.pieces(ids), weights, regions)
 
     def _description(self, picture: int) -> Lane:
-        return Lane(picture, tuple(self.tokenizer.prefix("describe")), _DESCRIBE)
+        return Lane(picture, self.prefixes["describe"], _DESCRIBE)
 
     def _caption(self, picture: int, wish: Wish, seed: int, seen: "Seen") -> Lane:
         """The lane that fulfils a wish."""
-        prefix = self.tokenizer.prefix(wish.style, self._vote(wish.style))
         favour = {i: _NAMED + math.log(chance) for i, chance in seen.chances.items()}
         if favour:
             favour[self.tokenizer.eos] = _UNNAMED
-        return Lane(picture, tuple(prefix), _how(wish, seen), seed, _trust(seen), tuple(favour.items()))
+        return Lane(picture, self.prefixes[wish.style], _how(wish, seen), seed, _trust(seen), tuple(favour.items()))
 
     def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], style: Style, level: block.Level) -> None:
         """Appends what may be said: not blocked, not said already, and no meme that copies a training caption."""
@@ -365,10 +366,6 @@ class Captioner:
         """The ids that write a word or its plural. Of a word in several pieces, the first begins too many others."""
         pieces = [self.tokenizer.encode([form])[:-1] for form in (word, word + "s")]
         return [ids[0] for ids in pieces if len(ids) == 1]
-
-    @staticmethod
-    def _vote(style: Style) -> int | None:
-        return VOTES - 1 if style == "meme" else None
 
 
 class Seen(NamedTuple):
@@ -424,5 +421,5 @@ def _device(name: str) -> str:
     if name == "auto":
         return next(d for d in ("cuda", "mps", "cpu") if available[d])
     if not available.get(name):
-        raise ModelError(f"captioner.device is {name}, which this machine does not have.")
+        raise ModelError(f"captioner.device is {name}, which this machine does not have; auto takes what there is.")
     return name

@@ -20,7 +20,7 @@ from captioner.mixture import Gate, Mixture
 from captioner.ngrams import NGrams
 from captioner.reward import Reward
 from captioner.templates import Templates
-from captioner.tokenizer import CaptionTokenizer
+from captioner.tokenizer import STYLES, VOTES, CaptionTokenizer
 from captioner.voice import Voice
 
 FORMAT = "quipbot-1"
@@ -44,6 +44,10 @@ class Checkpoint:
     """Sorted 32-bit hashes of the training captions, to refuse copies."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Data, recipe, seed and figures, for people and for the model card."""
+    styles: tuple[str, ...] = STYLES
+    """Those that were learnt."""
+    votes: bool = True
+    """Whether memes were learnt with their vote buckets."""
     gate: Gate = field(init=False)
     """Lets the counts in, where there are any."""
     ngrams: NGrams | None = None
@@ -60,6 +64,11 @@ class Checkpoint:
     @property
     def mixture(self) -> Mixture | None:
         return Mixture(self.ngrams, self.gate, self.decoder.shortlist) if self.ngrams else None
+
+    def prefix(self, style: str) -> tuple[int, ...]:
+        """The two ids that ask for the best of a style; of the one that was learnt, where it was not this one."""
+        style = style if style in self.styles else self.styles[0]
+        return tuple(self.tokenizer.prefix(style, VOTES - 1 if style == "meme" and self.votes else None))
 
     def save(self, file: Path) -> None:
         """Half precision; written beside the target, flushed and renamed."""
@@ -89,6 +98,8 @@ class Checkpoint:
             "config": json.dumps(asdict(self.decoder.config)),
             "tokenizer": self.tokenizer.to_json(),
             "facts": json.dumps(self.facts),
+            "styles": json.dumps(self.styles),
+            "votes": json.dumps(self.votes),
             "templates": json.dumps(self.templates.names if self.templates else []),
             "aptness": json.dumps(self.aptness.names if self.aptness else []),
             "keywords": json.dumps(self.keywords.words if self.keywords else []),
@@ -134,6 +145,8 @@ class Checkpoint:
             about["encoder"],
             tensors["fingerprints"].numpy().view(np.uint32),
             json.loads(about["facts"]),
+            tuple(json.loads(about["styles"])) if "styles" in about else STYLES,
+            json.loads(about.get("votes", "true")),
         )
         if counts := _under("ngrams.", tensors):
             made.ngrams = NGrams.from_tensors(counts)

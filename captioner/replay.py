@@ -23,7 +23,6 @@ from captioner.encoders import build
 from captioner.labels import Labels, unpacked
 from captioner.mixture import NEVER
 from captioner.search import Lane, Rules, Search, search
-from captioner.tokenizer import VOTES
 
 FEWEST = 24
 """Pictures below which made-up ones are added."""
@@ -81,7 +80,7 @@ def written(checkpoint: Checkpoint, grids: Sequence[np.ndarray], seed: int) -> l
     for start in range(0, len(grids), _BATCH):
         stack = torch.from_numpy(np.stack(grids[start : start + _BATCH])).float()
         lanes = [
-            Lane(i, prefix(checkpoint, style), how, seed + start + i)
+            Lane(i, checkpoint.prefix(style), how, seed + start + i)
             for i in range(len(stack))
             for style, how in (("meme", _MEMES), ("describe", _DESCRIPTION))
         ]
@@ -91,11 +90,6 @@ def written(checkpoint: Checkpoint, grids: Sequence[np.ndarray], seed: int) -> l
             texts += [Text(list(h.ids), style, start + lane.picture) for h in hypotheses]
     checkpoint.decoder.refresh()
     return texts
-
-
-def prefix(checkpoint: Checkpoint, style: str) -> tuple[int, ...]:
-    """What stands before a caption when the bot writes: for memes the highest bucket of votes."""
-    return tuple(checkpoint.tokenizer.prefix(style, VOTES - 1 if style == "meme" else None))
 
 
 def logprob(checkpoint: Checkpoint, decoder: torch.nn.Module, grids: Tensor, texts: Sequence[Text]) -> Tensor:
@@ -112,7 +106,7 @@ def padded(checkpoint: Checkpoint, texts: Sequence[Text]) -> tuple[Tensor, Tenso
     tokens = torch.full((len(texts), longest + 1), checkpoint.tokenizer.pad)
     targets = torch.full((len(texts), longest + 1), -1)
     for row, text in enumerate(texts):
-        tokens[row, : len(text.ids) + 1] = torch.tensor([*prefix(checkpoint, text.style), *text.ids[:-1]])
+        tokens[row, : len(text.ids) + 1] = torch.tensor([*checkpoint.prefix(text.style), *text.ids[:-1]])
         targets[row, 1 : len(text.ids) + 1] = torch.tensor(text.ids)
     return tokens, targets, targets >= 0
 
@@ -121,7 +115,7 @@ def _counted(checkpoint: Checkpoint, texts: Sequence[Text]) -> tuple[Tensor, Ten
     """What the counts say about all ids, one caption after another; of descriptions they know nothing."""
     logs, rows = [], []
     for text in texts:
-        if checkpoint.mixture is not None and checkpoint.mixture.mixes(prefix(checkpoint, text.style)):
+        if checkpoint.mixture is not None and checkpoint.mixture.mixes(checkpoint.prefix(text.style)):
             log, row = checkpoint.mixture.evidence([text.ids])
         else:
             width = checkpoint.gate.weigh.in_features

@@ -7,6 +7,7 @@ function of seed and step, everything else is in the saved state.
 import csv
 import math
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,7 +34,7 @@ from captioner.reward import Reward, comparable
 from captioner.self_critical import Critic
 from captioner.shortlist import shortlist
 from captioner.templates import learnt
-from captioner.tokenizer import VOTES, CaptionTokenizer
+from captioner.tokenizer import STYLES, VOTES, CaptionTokenizer
 from captioner.voice import Voice
 
 
@@ -65,6 +66,11 @@ class Recipe:
     """Memes paired with each described photograph."""
     self_critical: float = 0.0
     """Weight of the loss of descriptions that the model draws itself (captioner.self_critical), beside likelihood."""
+    held_back: float = 0.0
+    """Share of the described photographs that likelihood does not learn from, and self-critical training alone does:
+    on those that a network knows by heart there is nothing to mend."""
+    patience: int = 0
+    """So many checks in a row without a better one end the run, if not 0; the best one is what is kept in any case."""
     start: str = ""
     """A checkpoint to go on from: its weights, tokenizer and reduction. The sizes below are then its own."""
     known_votes: float = 0.5
@@ -90,6 +96,23 @@ class Recipe:
     check_every: int = 700
     threads: int = 0
     """Of torch; 0 leaves the choice to torch."""
+
+
+RECIPES = {
+    "small": Recipe(),
+    "large": Recipe(
+        steps=20_000, batch=512, rate=1e-3, warm_up=1000, vocabulary=8000, units=1024, attention=256, embedding=320,
+        features=512, dropout=0.25, describe_dropout=0.5, describe_smoothing=0.1, photograph_views=12,
+        template_views=24, check_every=1000, patience=5,
+    ),
+    "describe": Recipe(
+        steps=6800, batch=64, rate=1.5e-3, warm_up=200, weight_decay=0.02, ema=0.998, counts=0, words=5, embedding=256,
+        units=512, attention=192, dropout=0.5, describe_dropout=0.5, describe_smoothing=0.1, photograph_views=9,
+        held_back=0.1, recogniser_views=0, check_every=850, threads=1,
+    ),
+}  # fmt: skip
+"""`small` takes some two hours of two cores, `large` a graphics card (never run: nobody here has had one), `describe`
+learns descriptions alone, as long as the benchmark's full budget."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +157,8 @@ class Progress:
     tokens: int = 0
     """Predicted so far."""
     best: float = math.inf
+    worse: int = 0
+    """Checks since the best one."""
     reward: float = math.nan
     """Of the descriptions drawn last, and how far the advantages spread of late; of a self-critical run."""
     spread: float = 1.0
@@ -233,6 +258,10 @@ def prepare(
             grids[style] = features(
                 encoder, checkpoint.reduction, pictures, views, run / "features", template=style == "meme"
             )
+    checkpoint.styles = tuple(
+        style for style in STYLES if style in grids or (recipe.start and style in checkpoint.styles)
+    )
+    checkpoint.votes = recipe.known_votes > 0
     members = {
         (style, part): [s for s, p in zip(samples, split, strict=True) if s.style == style and p == part]
         for style in ("meme", "describe")
@@ -319,8 +348,9 @@ class Trainer:
 
     def fit(self, train: list[Corpus], dev: list[Corpus]) -> list[dict[str, float]]:
         """Trains to the recipe's last step, from where an earlier run was cut off; gives the log."""
+        train, back = _held_back(train, self.recipe.held_back)
         if self.recipe.self_critical:
-            self.critic = _critic(self.checkpoint, train, self.recipe.seed)
+            self.critic = _critic(self.checkpoint, back if self.recipe.held_back else train, self.recipe.seed)
         self._resume()
         stream = batches(train, self.checkpoint.tokenizer, self.recipe, self.progress.step)
         steps = None if self.recipe.minutes else self.recipe.steps
@@ -345,6 +375,8 @@ class Trainer:
 
     def _done(self) -> float:
         """The share of the run that is over."""
+        if self.recipe.patience and self.progress.worse >= self.recipe.patience:
+            return 1.0
         if self.recipe.minutes:
             return self.progress.spent / (60 * self.recipe.minutes)
         return self.progress.step / self.recipe.steps
@@ -401,9 +433,10 @@ class Trainer:
                 found = likelihood(self.checkpoint, members, _CHECKED if self.recipe.minutes else 2000)
                 row |= {f"{members.name}_{k}": v for k, v in found.items()}
         self.both.load_state_dict(current)
+        self.progress.worse += 1
         # A self-critical run gives up likelihood of descriptions for what it is after.
         if self.critic or _total(row) <= self.progress.best:
-            self.progress.best = _total(row)
+            self.progress.best, self.progress.worse = _total(row), 0
             self.best = {k: v.clone() for k, v in self.average.items()}
         self.progress.log.append(row)
         _write_log(self.run / "log.csv", self.progress.log)
@@ -438,6 +471,25 @@ class Trainer:
             self.critic.spread = self.progress.spread
         torch.set_rng_state(state["random"])
         print(f"Resuming at step {self.progress.step}.")
+
+
+def _held_back(corpora: Sequence[Corpus], share: float) -> tuple[list[Corpus], list[Corpus]]:
+    """The corpora without, and those of descriptions with nothing but, a share of the photographs."""
+    kept, back = [], []
+    for corpus in corpora:
+        if not share or corpus.name != "describe":
+            kept.append(corpus)
+            continue
+        apart = [zlib.crc32(s.picture.name.encode()) % 1000 < 1000 * share for s in corpus.samples]
+        kept.append(_part(corpus, [i for i, out in enumerate(apart) if not out]))
+        back.append(_part(corpus, [i for i, out in enumerate(apart) if out]))
+    return kept, back
+
+
+def _part(corpus: Corpus, members: list[int]) -> Corpus:
+    """Some captions of a corpus that counts do not speak of."""
+    samples, ids = [corpus.samples[i] for i in members], [corpus.ids[i] for i in members]
+    return replace(corpus, samples=samples, ids=ids, rows=corpus.rows[members], votes=corpus.votes[members])
 
 
 def _critic(checkpoint: Checkpoint, corpora: Sequence[Corpus], seed: int) -> Critic:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from captioner import filter as block
 from captioner.captioner import Captioner, ModelError, Wish
+from captioner.checkpoint import Checkpoint
 from captioner.data import fingerprint
 from captioner.filter import BlockList
 from captioner.images import Picture, to_jpeg
@@ -67,6 +68,19 @@ def test_the_description_is_one_box(captioner: Captioner) -> None:
     assert one.captions[0].boxes == (one.description,)
     assert len(several.captions) == 3
     assert all(len(c.boxes) == 1 for c in several.captions)
+
+
+def test_a_model_that_learnt_one_style_writes_in_it(tiny_model: Path, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(tiny_model)
+    described = Captioner.load(tiny_model, device="cpu", threads=1).prefixes["describe"]
+    for styles, prefix in ((("describe",), described), (("meme",), checkpoint.prefix("meme"))):
+        checkpoint.styles = styles
+        checkpoint.save(tmp_path / "one.safetensors")
+        one = Captioner.load(tmp_path / "one.safetensors", device="cpu", threads=1)
+        assert set(one.prefixes.values()) == {prefix}
+        captioned = one.caption([(picture(one, 1), Wish(n=1, seed=3))])[0]
+        assert captioned.captions[0].boxes
+        assert (captioned.description == "a picture") == ("describe" not in styles)
 
 
 def test_drawing_keeps_the_ratio_and_the_limit(captioner: Captioner) -> None:

@@ -6,6 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from captioner.checkpoint import Checkpoint, CheckpointError
+from captioner.tokenizer import VOTES
 
 
 def test_a_checkpoint_survives_its_file(tiny_model: Path, tmp_path: Path) -> None:
@@ -45,3 +46,18 @@ def test_an_unpickled_file_is_refused(tmp_path: Path) -> None:
     torch.save({"decoder.bias": torch.zeros(3)}, file)
     with pytest.raises(CheckpointError):
         Checkpoint.load(file)
+
+
+def test_a_style_that_was_not_learnt_is_asked_for_as_the_one_that_was(tiny_model: Path, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(tiny_model)
+    tokenizer = checkpoint.tokenizer
+    best, unknown = tokenizer.prefix("meme", VOTES - 1), tokenizer.prefix("describe")
+    assert list(checkpoint.prefix("meme")) == best
+    checkpoint.styles = ("describe",)
+    checkpoint.save(tmp_path / "describes.safetensors")
+    again = Checkpoint.load(tmp_path / "describes.safetensors")
+    assert list(again.prefix("meme")) == list(again.prefix("describe")) == unknown
+    again.styles, again.votes = ("meme",), False
+    again.save(tmp_path / "memes.safetensors")
+    memes = Checkpoint.load(tmp_path / "memes.safetensors")
+    assert list(memes.prefix("meme")) == list(memes.prefix("describe")) == tokenizer.prefix("meme")

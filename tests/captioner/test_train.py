@@ -12,7 +12,19 @@ from captioner.data import split_of
 from captioner.data.samples import Sample
 from captioner.features import Features
 from captioner.tokenizer import CaptionTokenizer
-from captioner.train import Recipe, batches, corpus, rate, read, train
+from captioner.train import (
+    RECIPES,
+    Corpus,
+    Recipe,
+    Trainer,
+    _held_back,
+    batches,
+    corpus,
+    new_decoder,
+    rate,
+    read,
+    train,
+)
 
 RECIPE = Recipe(
     steps=12, batch=8, vocabulary=420, features=8, embedding=16, units=16, attention=8, check_every=6, warm_up=2,
@@ -157,10 +169,58 @@ def test_descriptions_that_are_learnt_in_another_way_come_apart(sets: dict[str, 
 
 
 def test_a_run_with_every_way_of_learning_descriptions(sets: dict[str, Path], tmp_path: Path) -> None:
-    recipe = replace(RECIPE, describe_dropout=0.5, describe_smoothing=0.1, mirror=0.5, self_critical=1.0)
+    recipe = replace(RECIPE, describe_dropout=0.5, describe_smoothing=0.1, mirror=0.5, self_critical=1.0, held_back=0.5)
     made = train(sets, tmp_path / "all.safetensors", recipe)
     assert made.facts["figures"]["reward"] >= -1
     assert made.facts["figures"]["describe_bits_per_char"] > 0
+
+
+def test_photographs_are_held_back_whole_and_always_the_same() -> None:
+    tokenizer = CaptionTokenizer.train(["a b c d e"] * 3, 400)
+    pictures = [Path(f"{i}.jpg") for i in range(200)]
+    grids = Features(np.zeros((400, 4, 8), np.float16), {p: range(2 * i, 2 * i + 2) for i, p in enumerate(pictures)}, 2)
+    described, memes = (
+        corpus([Sample(p, (f"a {k}",), style) for k in range(3) for p in pictures], tokenizer, grids, style)
+        for style in ("describe", "meme")
+    )
+
+    def shown(members: list[Corpus]) -> set[Path]:
+        return {s.picture for c in members if c.name == "describe" for s in c.samples}
+
+    kept, back = _held_back([memes, described], 0.2)
+    assert kept[0] is memes
+    assert shown(kept) | shown(back) == set(pictures)
+    assert not shown(kept) & shown(back)
+    assert 20 < len(shown(back)) < 60
+    [apart] = back
+    assert all(grids.rows[s.picture].start == row for s, row in zip(apart.samples, apart.rows, strict=True))
+    assert [tokenizer.encode(list(s.boxes)) for s in apart.samples] == apart.ids
+    assert shown(_held_back([described], 0.3)[1]) >= shown(back)
+    assert _held_back([memes, described], 0.0) == ([memes, described], [])
+
+
+def test_a_run_without_a_better_check_ends_early(sets: dict[str, Path], tmp_path: Path) -> None:
+    recipe = replace(RECIPE, steps=200, check_every=5, rate=3.0, warm_up=5, ema=0.5, patience=2)
+    trained: list[Trainer] = []
+    fit = Trainer.fit
+
+    def kept(self: Trainer, *corpora: list[Corpus]) -> list[dict[str, float]]:
+        trained.append(self)
+        return fit(self, *corpora)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "fit", kept)
+        made = train(sets, tmp_path / "early.safetensors", recipe)
+    [trainer] = trained
+    assert trainer.progress.step < recipe.steps
+    totals = [sum(v for k, v in row.items() if k.endswith("bits_per_char")) for row in trainer.progress.log]
+    assert min(totals[-2:]) > min(totals)
+    assert made.facts["figures"]["step"] == trainer.progress.log[int(np.argmin(totals))]["step"]
+
+
+def test_every_named_recipe_makes_a_decoder() -> None:
+    for name, recipe in RECIPES.items():
+        assert sum(p.numel() for p in new_decoder("attention_gru", recipe, 900, 0).parameters()) > 100_000, name
 
 
 def test_the_rate_warms_up_and_falls() -> None:
