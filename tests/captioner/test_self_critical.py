@@ -9,6 +9,7 @@ import torch
 from captioner import metrics
 from captioner.checkpoint import Checkpoint
 from captioner.self_critical import Critic, Likeness, _drawn, advantages, sampled
+from tests.captioner.test_decoders import SMALL, made
 from tests.conftest import TEXTS
 
 REFERENCES = [
@@ -74,3 +75,20 @@ def test_the_reward_rises(tiny_model: Path) -> None:
         optimiser.step()
         rewards.append(reward)
     assert np.mean(rewards[-10:]) > np.mean(rewards[:10]) + 0.2
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_decoder_learns_from_its_own_captions(tiny_model: Path, name: str) -> None:
+    tokenizer = Checkpoint.load(tiny_model).tokenizer
+    decoder = made(name, vocabulary=len(tokenizer))
+    grids = [np.random.default_rng(i).normal(size=(2, 9, 6)).astype(np.float32) for i in range(4)]
+    critic = Critic(decoder, tokenizer, grids, [[t] for t in TEXTS[4:]], seed=3)
+    optimiser = torch.optim.Adam(decoder.parameters(), 0.02)
+    rewards = []
+    for step in range(32):
+        loss, reward = critic.loss(step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        rewards.append(reward)
+    assert np.mean(rewards[-6:]) > np.mean(rewards[:6])
