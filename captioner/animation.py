@@ -5,7 +5,7 @@ The text is laid out once, on the first frame, so that it stands still.
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -46,9 +46,11 @@ class Animation:
     def content_type(self) -> str:
         return FORMATS[self.format]
 
-    def as_picture(self) -> "Animation":
-        """The same as what browsers show where they show pictures: a WebP instead of a video."""
-        return replace(self, format="WEBP") if self.format == VIDEO else self
+    def shown_as(self, content_types: Collection[str]) -> "Animation":
+        """The same in a format of one of these content types, if it is not: of those, in the one that loses least."""
+        if self.content_type in content_types:
+            return self
+        return replace(self, format=next(form for form in (VIDEO, "WEBP", "GIF") if FORMATS[form] in content_types))
 
     def scaled(self, max_side: int) -> "Animation":
         return replace(self, frames=tuple(scaled(frame, max_side) for frame in self.frames))

@@ -8,7 +8,8 @@ that `("text", "")` is text at the top); three and more are spread evenly from t
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,7 +18,7 @@ from captioner.calm import Busyness, busyness
 from captioner.fonts import EmojiFace, Fonts
 from captioner.layouts import Ink, Layout
 from captioner.script import Run, runs
-from captioner.typeset import EMOJI_HEIGHT, Line, Text, baselines, measured_run, outline, spaced
+from captioner.typeset import EMOJI_HEIGHT, Line, Text, baselines, breadth, measured_run, outline, spaced
 
 # Sizes of type as shares of the picture's shorter side, and the pixels that none of them goes below.
 _LARGEST_CAPITAL = 0.105
@@ -40,8 +41,6 @@ _IN_LAYOUT_PIXELS = 10
 _BREAKING = 1.5
 """Words are broken only up to this multiple of the smallest readable size."""
 _ATTEMPTS = 6
-_ROUGH = 256
-"""Pixels of the shorter side at which places are compared."""
 
 Rect = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom lie outside."""
@@ -53,8 +52,6 @@ class _Area:
 
     rect: Rect
     anchor: float
-    rough: bool = False
-    """Painted to compare places only."""
 
     @property
     def width(self) -> int:
@@ -68,9 +65,12 @@ class _Area:
         """By how many pixels `ink` is too wide and too high."""
         return max(0, ink[2] - ink[0] - self.width), max(0, ink[3] - ink[1] - self.height)
 
-
-_Canvas = tuple[Sequence[_Area], tuple[int, int]]
-"""Where a text may go, and the size of the picture."""
+    def place(self, width: float, height: float) -> tuple[int, int]:
+        """Left and top of ink of this width and height: centred between the sides, and at the edge it holds to."""
+        return (
+            self.rect[0] + math.floor((self.width - width) / 2),
+            self.rect[1] + round((self.height - height) * self.anchor),
+        )
 
 
 @dataclass(slots=True)
@@ -144,21 +144,8 @@ def paint(picture: Image.Image, letterings: Sequence[Lettering]) -> Image.Image:
 
 def letter(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, busy: Busyness | None = None) -> list[Lettering]:
     """The boxes that have ink, painted for a picture of `size` (width, height); their inks do not overlap."""
-    rough = _rough(size)
-    whole, small = list(_areas(boxes, size)), list(_areas(boxes, rough, rough=True))
-    if len(small) != len(whole):  # no room for so many boxes
-        rough, small = size, whole
-    placed = [
-        _calmest(words, (areas, size), (others, rough), fonts, busy)
-        for (words, areas), (_, others) in zip(whole, small, strict=True)
-    ]
+    placed = [_calmest(words, areas, size, fonts, busy) for words, areas in _areas(boxes, size)]
     return [lettering for lettering in placed if lettering]
-
-
-def _rough(size: tuple[int, int]) -> tuple[int, int]:
-    """A size of the same ratio that is fast to paint on: enough to compare places."""
-    scale = min(1.0, _ROUGH / min(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def arranged(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, layout: Layout) -> list[Lettering] | None:
@@ -175,7 +162,9 @@ def arranged(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, layout: 
             text = Text.of(words, fonts)
             if not text.length:
                 continue
-            lettering = _Setter(area, text, fonts).largest(range(smallest, largest), area.height, breaking=False)
+            setter = _Setter(area, text, fonts)
+            setting = setter.largest(range(smallest, largest), area.height, breaking=False)
+            lettering = setting and setter.painted(setting)
         if lettering is None:
             return None
         lettering.colour = box.ink
@@ -190,7 +179,7 @@ def _inside(at: tuple[float, float, float, float], size: tuple[int, int]) -> Rec
     return left, top, min(width - 1, math.floor(at[2] * width)), min(height - 1, math.floor(at[3] * height))
 
 
-def _areas(boxes: Sequence[str], size: tuple[int, int], *, rough: bool = False) -> Iterator[tuple[str, list[_Area]]]:
+def _areas(boxes: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, list[_Area]]]:
     """Each box and where it can go: its share of the height; boxes that find no room join the last one that does."""
     width, height = size
     margin = max(1, round(min(size) * _MARGIN))
@@ -202,61 +191,61 @@ def _areas(boxes: Sequence[str], size: tuple[int, int], *, rough: bool = False) 
         top, bottom = margin + math.ceil(number * share), math.floor((number + 1) * share)
         anchor = 1.0 if number == len(boxes) - 1 else 0.0 if number == 0 else 0.5
         anchors = (1.0, 0.0) if len(boxes) == 1 else (anchor,)
-        yield box, [_Area((margin, top, width - margin, bottom), anchor, rough) for anchor in anchors]
+        yield box, [_Area((margin, top, width - margin, bottom), anchor) for anchor in anchors]
 
 
-def _calmest(words: str, whole: _Canvas, rough: _Canvas, fonts: Fonts, busy: Busyness | None) -> Lettering | None:
+def _calmest(
+    words: str, areas: Sequence[_Area], size: tuple[int, int], fonts: Fonts, busy: Busyness | None
+) -> Lettering | None:
     """The text in the area and at the readable size that hide least for their legibility; None for one without ink.
 
-    The choice is made on a `rough` copy of the areas; only what is chosen is painted on the `whole`.
+    What it would hide is measured; only what is chosen is painted.
     """
     with fonts.lock:
         text = Text.of(words, fonts)
-        if busy is None:
-            return _letter_box(text, whole[0][0], whole[1], fonts)
-        tried = [variant() for variant in _variants(text, rough, fonts)]
-        costs = [_cost(lettering, rough[1], busy) if lettering else math.inf for lettering in tried]
-        best = _variants(text, whole, fonts)[costs.index(min(costs))]()
-        # What fits roughly may not fit exactly.
-        return best or _letter_box(text, whole[0][0], whole[1], fonts)
+        setters = [_Setter(area, text, fonts) for area in areas if area.width > 0 and area.height > 0]
+        if not text.length or not setters:
+            return None
+        settings = list(_choice(setters, size, fonts)) if busy else []
+        best = min(settings, key=lambda setting: _cost(setting, size, busy)) if busy and settings else None
+        # What fits by its measures may not fit with its ink.
+        ways = chain([best] if best else [], _ways(setters[0], size, fonts))
+        lettering = next(filter(None, (setting.setter.painted(setting) for setting in ways)), None)
+        return lettering if lettering and (lettering.outlines or lettering.emoji) else None
 
 
-def _variants(text: Text, canvas: _Canvas, fonts: Fonts) -> list[Callable[[], Lettering | None]]:
-    areas, size = canvas
-    large: list[Callable[[], Lettering | None]] = [partial(_letter_box, text, area, size, fonts) for area in areas]
-    return large + [partial(_smaller, text, area, size, fonts, short) for area in areas for short in _SHORTER_TEXT]
-
-
-def _cost(lettering: Lettering, size: tuple[int, int], busy: Busyness) -> float:
-    left, top, right, bottom = lettering.ink
-    hidden = busy.under(left / size[0], top / size[1], right / size[0], bottom / size[1])
-    return hidden - _SMALL_TEXT * math.log2(lettering.size / min(size))
-
-
-def _letter_box(text: Text, area: _Area, size: tuple[int, int], fonts: Fonts) -> Lettering | None:
-    """The text at the largest size that fits: in part of the area, with long words broken, in all of it, shortened."""
-    if not text.length or area.width < 1 or area.height < 1:
-        return None
-    smallest, readable, largest = _sizes(size, fonts)
-    short = min(area.height, round(size[1] * _SHORT_TEXT))
-    setter = _Setter(area, text, fonts)
-    lettering = (
-        setter.largest(range(readable, largest), short, breaking=False)
-        or setter.largest(range(readable, min(largest, round(readable * _BREAKING))), short, breaking=True)
-        or setter.largest(range(smallest, readable), area.height, breaking=True)
-        or setter.shortened(smallest)
-    )
-    return lettering if lettering and (lettering.outlines or lettering.emoji) else None
-
-
-def _smaller(text: Text, area: _Area, size: tuple[int, int], fonts: Fonts, short: float) -> Lettering | None:
-    """The text in less of the area than `_letter_box` takes, if it is still readable there."""
-    if not text.length or area.width < 1 or area.height < 1:
-        return None
+def _choice(setters: Sequence["_Setter"], size: tuple[int, int], fonts: Fonts) -> Iterator["_Setting"]:
+    """The text as large as it goes in each of the areas, and smaller."""
+    yield from filter(None, (next(_ways(setter, size, fonts), None) for setter in setters))
     _, readable, largest = _sizes(size, fonts)
-    part = min(area.height, round(size[1] * short))
-    lettering = _Setter(area, text, fonts).largest(range(readable, largest), part, breaking=False)
-    return lettering if lettering and (lettering.outlines or lettering.emoji) else None
+    for setter in setters:
+        for share in _SHORTER_TEXT:
+            short = min(setter.area.height, round(size[1] * share))
+            if setting := setter.largest(range(readable, largest), short, breaking=False):
+                yield setting
+
+
+def _ways(setter: "_Setter", size: tuple[int, int], fonts: Fonts) -> Iterator["_Setting"]:
+    """The text at the largest size that fits: in part of the area, with long words broken, in all of it, shortened."""
+    smallest, readable, largest = _sizes(size, fonts)
+    height = setter.area.height
+    short = min(height, round(size[1] * _SHORT_TEXT))
+    broken = range(readable, min(largest, round(readable * _BREAKING)))
+    for sizes, room, breaking in (
+        (range(readable, largest), short, False),
+        (broken, short, True),
+        (range(smallest, readable), height, True),
+    ):
+        if setting := setter.largest(sizes, room, breaking=breaking):
+            yield setting
+    if setting := setter.shortened(smallest):
+        yield setting
+
+
+def _cost(setting: "_Setting", size: tuple[int, int], busy: Busyness) -> float:
+    left, top, right, bottom = setting.rect
+    hidden = busy.under(left / size[0], top / size[1], right / size[0], bottom / size[1])
+    return hidden - _SMALL_TEXT * math.log2(setting.size / min(size))
 
 
 def _sizes(size: tuple[int, int], fonts: Fonts) -> tuple[int, int, int]:
@@ -267,67 +256,97 @@ def _sizes(size: tuple[int, int], fonts: Fonts) -> tuple[int, int, int]:
     return smallest, readable, max(readable, _LARGEST_PIXELS, round(side * _LARGEST_CAPITAL / fonts.primary.cap_height))
 
 
+class _Way(NamedTuple):
+    """What is varied until a text fits: a number is its size or its length."""
+
+    variant: Callable[[int], tuple[Text, int]]
+    numbers: range
+    breaking: bool
+
+
+class _Setting(NamedTuple):
+    """A text broken into lines at a size, measured to fit `room` (width, height), not yet painted."""
+
+    setter: "_Setter"
+    lines: list[Line]
+    size: int
+    room: tuple[int, int]
+    way: _Way
+
+    @property
+    def rect(self) -> tuple[float, float, float, float]:
+        """About where the ink will be."""
+        width = max(map(breadth, self.lines)) * self.size + 2 * outline(self.size)
+        height = self.setter.height(self.lines, self.size)
+        left, top = self.setter.area.place(width, height)
+        return left, top, left + width, top + height
+
+
 class _Setter:
     """Sets a text in one area. Sizes are found by measures, which are estimates; the ink itself has the last word."""
 
     def __init__(self, area: _Area, text: Text, fonts: Fonts) -> None:
-        self._area = area
+        self.area = area
         self._text = text
         self._fonts = fonts
 
-    def largest(self, sizes: range, height: int, *, breaking: bool) -> Lettering | None:
+    def largest(self, sizes: range, height: int, *, breaking: bool) -> _Setting | None:
         """The text at the largest of `sizes` (its stop included) at which it fits the area's width and `height`."""
-        return self._fitted(lambda size: (self._text, size), sizes, height, breaking=breaking)
+        return self._fitted(_Way(lambda size: (self._text, size), sizes, breaking), (self.area.width, height))
 
-    def shortened(self, size: int) -> Lettering | None:
+    def shortened(self, size: int) -> _Setting | None:
         """As much of the text as fits at `size`, and an ellipsis; None if not even that fits."""
-        lengths = range(self._text.length)
-        return self._fitted(
-            lambda length: (self._text.shortened(length), size), lengths, self._area.height, breaking=True
-        )
+        way = _Way(lambda length: (self._text.shortened(length), size), range(self._text.length), True)
+        return self._fitted(way, (self.area.width, self.area.height))
 
-    def _fitted(
-        self, variant: Callable[[int], tuple[Text, int]], numbers: range, height: int, *, breaking: bool
-    ) -> Lettering | None:
-        """The last of the variants of text and size that fits; tried with less room while its ink is too large."""
-        room = (self._area.width, height)
-
-        def wrapped(number: int) -> list[Line] | None:
-            return self._wrapped(*variant(number), room, breaking)
-
+    def painted(self, setting: _Setting) -> Lettering | None:
+        """The setting, or the next smaller one whose ink stays in the area; None where there is none."""
+        found: _Setting | None = setting
         for _ in range(_ATTEMPTS):
-            number = _last(lambda number: wrapped(number) is not None, numbers)
-            if number is None:
+            if found is None:
                 return None
-            lettering = self._painted(wrapped(number) or [], variant(number)[1])
-            beyond = self._area.beyond(lettering.ink)
+            lettering = self._painted(found.lines, found.size)
+            beyond = self.area.beyond(lettering.ink)
             if beyond == (0, 0):
                 return lettering
-            room = (room[0] - beyond[0], room[1] - beyond[1])
+            found = self._fitted(found.way, (found.room[0] - beyond[0], found.room[1] - beyond[1]))
         return None
 
-    def _wrapped(self, text: Text, size: int, room: tuple[int, int], breaking: bool) -> list[Line] | None:
-        """Balanced lines that fit `room` (width, height) at `size`; None if there are none."""
-        limit = (room[0] - 2 * outline(size)) / size
-        lines = text.wrapped(limit, breaking=breaking)
-        if lines is None or baselines(lines, size, self._fonts)[1] > room[1]:
+    def height(self, lines: list[Line], size: int) -> int:
+        """Of all the ink, in pixels."""
+        return baselines(lines, size, self._fonts)[1]
+
+    def _fitted(self, way: _Way, room: tuple[int, int]) -> _Setting | None:
+        """The last of a way's variants that fits the room."""
+
+        def fits(number: int) -> bool:
+            text, size = way.variant(number)
+            lines = text.filled(_limit(room, size), breaking=way.breaking)
+            return lines is not None and self.height(lines, size) <= room[1]
+
+        number = _last(fits, way.numbers)
+        if number is None:
             return None
-        return lines
+        text, size = way.variant(number)
+        return _Setting(self, text.balanced(_limit(room, size), breaking=way.breaking), size, room, way)
 
     def _painted(self, lines: list[Line], size: int) -> Lettering:
         """The lines under each other, their ink centred between the sides and at the area's anchor."""
         lettering = Lettering(size)
         for line, baseline in zip(lines, baselines(lines, size, self._fonts)[0], strict=True):
-            _paint_line(lettering, line, math.ceil(baseline), self._fonts, rough=self._area.rough)
+            _paint_line(lettering, line, math.ceil(baseline), self._fonts)
         left, top, right, bottom = lettering.ink
-        area = self._area
-        x = area.rect[0] + (area.width - (right - left)) // 2
-        y = area.rect[1] + round((area.height - (bottom - top)) * area.anchor)
+        x, y = self.area.place(right - left, bottom - top)
         return lettering.moved(x - left, y - top)
 
 
-def _paint_line(lettering: Lettering, line: Line, baseline: int, fonts: Fonts, *, rough: bool) -> None:
-    """Add the line, centred on x = 0; a `rough` one has outlines only: all its ink lies within them."""
+def _limit(room: tuple[int, int], size: int) -> float:
+    """The width in em that lines may have."""
+    return (room[0] - 2 * outline(size)) / size
+
+
+def _paint_line(lettering: Lettering, line: Line, baseline: int, fonts: Fonts) -> None:
+    """Add the line, centred on x = 0."""
     size, thickness = lettering.size, outline(lettering.size)
     drawn = runs(spaced(line, fonts))
     advances = [_advance(run, size, fonts) for run in drawn]
@@ -342,8 +361,7 @@ def _paint_line(lettering: Lettering, line: Line, baseline: int, fonts: Fonts, *
             _paint_emoji(lettering, run, run.face, left + x, baseline, fonts.primary.cap_height)
         else:
             run.face.paint(ImageDraw.Draw(outlines), (x, above), run.text, run.rtl, size, thickness)
-            if not rough:
-                run.face.paint(ImageDraw.Draw(letters), (x, above), run.text, run.rtl, size, 0)
+            run.face.paint(ImageDraw.Draw(letters), (x, above), run.text, run.rtl, size, 0)
         x += advance
     if ink := outlines.getbbox():
         at = (left + ink[0], top + ink[1])

@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.ops import Conv2dNormActivation
+
+from captioner.packed import Convolution
 
 DEFAULT = "efficientnet_lite0"
 DETECTORS = "fasterrcnn"
@@ -83,15 +86,21 @@ def build(name: str = DEFAULT, weights: Path | None = None) -> Encoder:
 
         return faster_rcnn(name, weights)
     meta = torchvision.models.get_model_weights(name).DEFAULT
-    # These two warn about a slow initialisation, which a local file makes needless.
-    quick = {"init_weights": False} if weights and name in ("inception_v3", "googlenet") else {}
-    net = torchvision.models.get_model(name, weights=None if weights else meta, **quick)
-    if weights:
-        net.load_state_dict(_state(weights))
+    net = _from_file(name, weights) if weights else torchvision.models.get_model(name, weights=meta)
     transforms = meta.transforms()
     size = transforms.crop_size[0]
     body = create_feature_extractor(net.eval(), {_last_grid(net, size): "grid"}, suppress_diff_warning=True)
     return Encoder(name, body, size, transforms.mean, transforms.std)
+
+
+def _from_file(name: str, weights: Path) -> nn.Module:
+    """The named network with a local state dict's weights; none are drawn before, which takes seconds."""
+    # These two warn about a slow initialisation.
+    quick = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    with torch.device("meta"):
+        net: nn.Module = torchvision.models.get_model(name, weights=None, **quick)
+    net.load_state_dict(_state(weights), assign=True)
+    return net
 
 
 def is_known(name: str) -> bool:
@@ -129,6 +138,7 @@ def _lite0(weights: Path | None) -> Encoder:
         ours = net.state_dict()
         net.load_state_dict(dict(zip(ours, published.values(), strict=True)))
     _fuse(net.features)
+    _replace(net.features, Conv2dNormActivation, _packed)
     return Encoder(DEFAULT, net.features, 224, [127 / 255] * 3, [128 / 255] * 3)
 
 
@@ -155,6 +165,13 @@ def _fuse(module: nn.Module) -> None:
         setattr(module, following, nn.Identity())
     for child in module.children():
         _fuse(child)
+
+
+def _packed(layer: nn.Sequential) -> nn.Module:
+    """A convolution, perhaps after its padding, with its folded norm and its activation as one."""
+    *padding, conv = layer[0] if isinstance(layer[0], nn.Sequential) else [layer[0]]
+    assert isinstance(conv, nn.Conv2d)
+    return nn.Sequential(*padding, Convolution(conv, clipped=isinstance(layer[-1], nn.ReLU6)))
 
 
 def _replace(module: nn.Module, kind: type[nn.Module], make) -> None:  # type: ignore[no-untyped-def]

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from functools import cache, cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
+from string import ascii_letters
 
 import font_roboto
 from fontTools.ttLib import TTFont, TTLibError
@@ -67,6 +68,7 @@ _EMOJI_FONTS = ("notocoloremoji", "applecoloremoji", "seguiemj", "twemojimozilla
 _EMOJI_SIZES = (109, 136, 160, 128, 96)
 """Pixel sizes of the bitmaps in colour fonts; a font that scales takes the first."""
 _INVISIBLE = re.compile("[\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e01ef]")
+_LETTERS = frozenset(ascii_letters)
 _REFERENCE_SIZE = 100
 
 
@@ -227,7 +229,7 @@ class Fonts:
 
     def is_emoji(self, cluster: str) -> bool:
         """Whether `cluster` is drawn in colour: it asks for it, or is a symbol that the meme font does not have."""
-        if self.emoji is None or "\ufe0e" in cluster or not self.emoji.covers(cluster):
+        if self.emoji is None or cluster in _LETTERS or "\ufe0e" in cluster or not self.emoji.covers(cluster):
             return False
         if "\ufe0f" in cluster:
             return True

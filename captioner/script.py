@@ -83,6 +83,8 @@ def runs(clusters: Sequence[Cluster]) -> list[Run]:
 
 def _clean(text: str) -> str:
     """Composed and upper-case, spaces single, no control characters, nothing that is not text."""
+    if text.isascii() and text.isprintable():
+        return text[:_MAX_CHARACTERS].upper()
     text = unicodedata.normalize("NFC", text[:_MAX_CHARACTERS])
     # Georgian has upper-case letters that hardly any font draws and nobody writes.
     text = "".join(char if "\u10d0" <= char <= "\u10ff" else char.upper() for char in text)
@@ -187,6 +189,8 @@ def _breaks_freely(cluster: Cluster) -> bool:
 
 def _levels(texts: list[str]) -> list[int]:
     """Embedding level of each cluster; odd ones run from right to left."""
+    if all(map(str.isascii, texts)):
+        return [0] * len(texts)
     first = "".join(text[0] if unicodedata.bidirectional(text[0]) in _BIDI else "!" for text in texts)
     if not any(unicodedata.bidirectional(char) in ("R", "AL", "AN") for char in first):
         return [0] * len(texts)

@@ -137,6 +137,13 @@ class _Rows(NamedTuple):
     factors: Tensor  # (A, F)
 
 
+_BY_ROW = (
+    *("sampled", "temperature", "trust", "length_power", "early", "max_boxes", "least", "steps"),
+    *("named", "favoured", "factors"),
+)
+"""What `_Lanes` has a row each of."""
+
+
 class _Lanes:
     """The lanes still searching, their settings as tensors over M rows, each lane padded to K slots of beams."""
 
@@ -144,33 +151,23 @@ class _Lanes:
         self.lanes, self.rules, self.mixture, self.device = list(lanes), rules, mixture, rules.ids.device
         self.slots = max(lane.width for lane in lanes)
         self.noise = _noise(lanes, self.slots, self.device)
+        self._rows: _Rows | None = None
         self._settle()
+        self._favour()
 
     def _settle(self) -> None:
-        def column(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, device=self.device).repeat_interleave(self.slots)  # (M,)
-
-        self._rows: _Rows | None = None
-        self.sampled = column([lane.how.method == "sample" for lane in self.lanes]).unsqueeze(1)
-        self.temperature = column([lane.how.temperature for lane in self.lanes]).unsqueeze(1)
-        self.max_boxes = column([lane.how.max_boxes for lane in self.lanes])
-        self.early = column([lane.how.early and lane.how.method == "beam" for lane in self.lanes])
-        self.may_end_early = any(lane.how.early and lane.how.method == "beam" for lane in self.lanes)
-        self.least = column([lane.how.least for lane in self.lanes])
-        self.length_power = column([lane.how.length_power for lane in self.lanes])
-        self.steps = column([lane.how.steps for lane in self.lanes])
-        self.pictures = column([lane.picture for lane in self.lanes])
-        self.trust = column([lane.trust for lane in self.lanes])
-        width = torch.tensor([lane.width for lane in self.lanes], device=self.device)
+        settings = torch.tensor([_settings(lane, self.slots) for lane in self.lanes], device=self.device)
+        self.pictures, self.enough, width = settings[:, :3].long().unbind(1)  # (L,)
         # Slots without a beam count as done.
-        idle = [self.slots - lane.width for lane in self.lanes]
-        counts = [lane.how.enough if lane.how.method == "sample" else 0 for lane in self.lanes]
-        enough = [
-            min(self.slots, free + count) if count else self.slots for free, count in zip(idle, counts, strict=True)
-        ]
-        self.enough = torch.tensor(enough, device=self.device)
         self.unused = torch.arange(self.slots, device=self.device) >= width.unsqueeze(1)  # (L, K)
-        self._favour()
+        columns = settings[:, 3:].repeat_interleave(self.slots, 0).unbind(1)  # (M,) each
+        self.sampled, self.temperature = columns[0].bool().unsqueeze(1), columns[1].unsqueeze(1)  # (M, 1)
+        self.trust, self.length_power, self.early = columns[2], columns[3], columns[4].bool()
+        self.max_boxes, self.least, self.steps = (column.long() for column in columns[5:])
+
+    @property
+    def may_end_early(self) -> bool:
+        return any(lane.how.early and lane.how.method == "beam" for lane in self.lanes)
 
     def _favour(self) -> None:
         """What each row favours, padded by what is never written: ids, their columns and factors, all (M, F)."""
@@ -197,10 +194,24 @@ class _Lanes:
             self._rows = _Rows(places, active, runs, list(_stretches(mixed)), *gathered)
         return self._rows
 
-    def keep(self, left: list[int]) -> None:
-        self.lanes = [self.lanes[i] for i in left]
+    def keep(self, left: Tensor, rows: Tensor) -> None:
+        """From now on only the lanes `left` (L',), and the rows (M',) that are theirs."""
+        self._rows = None
+        self.lanes = [self.lanes[i] for i in left.tolist()]
         self.noise = self.noise[:, left]
-        self._settle()
+        for name in ("pictures", "enough", "unused"):
+            setattr(self, name, getattr(self, name)[left])
+        for name in _BY_ROW:
+            setattr(self, name, getattr(self, name)[rows])
+
+
+def _settings(lane: Lane, slots: int) -> list[float]:
+    """Picture, beams that end the search, width; and by row: sampled, temperature, trust and so on."""
+    how, idle = lane.how, slots - lane.width
+    enough = min(slots, idle + how.enough) if how.enough and how.method == "sample" else slots
+    by_row = (how.method == "sample", how.temperature, lane.trust, how.length_power)
+    return [lane.picture, enough, lane.width, *by_row, how.early and how.method == "beam",
+            how.max_boxes, how.least, how.steps]  # fmt: skip
 
 
 @torch.inference_mode()
@@ -239,7 +250,7 @@ def search(
             break
         rows = (left.unsqueeze(1) * running.slots + torch.arange(running.slots, device=left.device)).flatten()
         beams, index = beams.select(rows), [index[i] for i in left.tolist()]
-        running.keep(left.tolist())
+        running.keep(left, rows)
     return found
 
 
@@ -267,9 +278,8 @@ def _runs(counts: Mapping[int, int], running: _Lanes) -> list[Run]:
 
 def _start(decoder: Decoder, running: _Lanes, memory: Any, first: Tensor) -> _Beams:
     """Reads the first prefix token; the second is read by the loop. Only a lane's first row is alive yet."""
-    pictures = running.pictures[:: running.slots]
     style, vote = torch.tensor([lane.prefix for lane in running.lanes], device=first.device).unbind(1)
-    state = decoder.read(style, first[pictures], memory, _runs(dict.fromkeys(range(len(style)), 1), running))
+    state = decoder.read(style, first[running.pictures], memory, _runs(dict.fromkeys(range(len(style)), 1), running))
     score = torch.full((len(running.lanes), running.slots), _NEVER, device=first.device)
     score[:, 0] = 0
     score = score.flatten()
@@ -380,12 +390,18 @@ def _expand(beams: _Beams, children: _Children, running: _Lanes, t: int) -> _Bea
     offset = torch.arange(len(flat), device=flat.device).unsqueeze(1) * running.slots
     parents = (offset + flat // _KEEP).flatten()  # (M,)
     picked = parents * _KEEP + (flat % _KEEP).flatten()
-    chosen = beams.select(parents)
-    chosen.last = children.ids.flatten()[picked]
-    chosen.tokens = torch.cat([chosen.tokens, chosen.last.unsqueeze(1)], 1)
-    chosen.perturbed, chosen.tempered = perturbed.flatten(), tempered.flatten()[picked]
-    chosen.logprob = chosen.logprob + children.logprob.flatten()[picked]
-    return chosen
+    last = children.ids.flatten()[picked]
+    return _Beams(
+        torch.cat([beams.tokens[parents], last.unsqueeze(1)], 1),
+        last,
+        beams.state[parents],
+        perturbed.flatten(),
+        tempered.flatten()[picked],
+        beams.logprob[parents] + children.logprob.flatten()[picked],
+        beams.boxes[parents],
+        beams.named[parents],
+        beams.done[parents],
+    )
 
 
 def conditioned(gumbels: Tensor, parent: Tensor) -> Tensor:

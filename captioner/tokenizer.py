@@ -24,6 +24,8 @@ VOTES = 5
 SPECIALS = [PAD, EOS, SEP, UNK, *(f"<{s}>" for s in STYLES), *(f"<v{i}>" for i in range(VOTES)), "<v?>"]
 _ALPHABET = 160
 """Characters with a piece of their own; the others are written in bytes."""
+_FEW = 32
+"""Captions that are encoded one by one."""
 _BYTES = [f"<0x{b:02X}>" for b in range(256)]
 _QUOTES = str.maketrans("‘’‚‛“”„‟´`…–—▁", "''''\"\"\"\"''.--_")  # the last one marks a space among pieces
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f]")
@@ -124,7 +126,9 @@ class CaptionTokenizer:
         return [*ids, self.eos]
 
     def encode_batch(self, captions: Sequence[Sequence[str]]) -> list[list[int]]:
-        """`encode` of many captions, in parallel."""
+        """`encode` of many captions, in parallel; for a few, waking other threads would take longer than the work."""
+        if len(captions) <= _FEW:
+            return [self.encode(boxes) for boxes in captions]
         flat = self._tokenizer.encode_batch_fast([box for boxes in captions for box in boxes])
         pieces = iter(flat)
         result = []

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 from captioner.fonts import EmojiFace, Fonts
 from captioner.script import Cluster, Run, Word, paragraphs, runs
@@ -61,6 +62,12 @@ def spaced(line: Line, fonts: Fonts) -> list[Cluster]:
     return clusters
 
 
+def breadth(line: Line) -> float:
+    """Width of a line in em."""
+    spaces = sum(max(a.space, b.space) * b.word.spaced for a, b in pairwise(line))
+    return sum(piece.width for piece in line) + spaces
+
+
 def baselines(lines: Sequence[Line], size: int, fonts: Fonts) -> tuple[list[float], int]:
     """How far each baseline lies below the top of the ink, and the height of all the ink, in pixels."""
     cap, thickness = fonts.primary.cap_height, outline(size)
@@ -94,14 +101,19 @@ class Text:
         """In clusters."""
         return sum(len(piece.word.clusters) for line in self._lines for piece in line)
 
-    def wrapped(self, limit: float, *, breaking: bool) -> list[Line] | None:
-        """As few lines at most `limit` em wide as there can be, equally long; None if a word is wider.
+    def filled(self, limit: float, *, breaking: bool) -> list[Line] | None:
+        """As few lines at most `limit` em wide as there can be; None if a word is wider.
 
         `breaking` breaks the words that are.
         """
         lines = [self._broken(line, limit) for line in self._lines] if breaking else self._lines
         if any(piece.width > limit for line in lines for piece in line):
             return None
+        return [part for line in lines for part in _filled(line, limit)]
+
+    def balanced(self, limit: float, *, breaking: bool) -> list[Line]:
+        """As many lines as `filled` makes, equally long; no word may be wider."""
+        lines = [self._broken(line, limit) for line in self._lines] if breaking else self._lines
         return [part for line in lines for part in _balanced(line, limit)]
 
     def shortened(self, length: int) -> "Text":

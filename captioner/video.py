@@ -67,7 +67,7 @@ def frames(data: bytes) -> Iterator[tuple[Callable[[], Image.Image], int]]:
 
 def encode(images: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
     """H.264 in an MP4 that every player takes: sides are even, so that a last row or column may go."""
-    width, height = (side - side % 2 for side in images[0].size)
+    width, height = (max(2, side - side % 2) for side in images[0].size)
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "23", "preset": "veryfast", "threads": "1"})

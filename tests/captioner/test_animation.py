@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -116,6 +117,46 @@ def test_large_videos_are_refused_before_they_are_decoded(monkeypatch: pytest.Mo
     monkeypatch.setattr(video, "MAX_PIXELS", 15_000)
     with pytest.raises(ImageError):
         images.read(small)
+
+
+def test_a_video_is_shown_upright() -> None:
+    """Telephones write down how they were held."""
+    picture = Image.new("RGB", (160, 120), "blue")
+    picture.paste("red", (0, 0, 80, 120))
+    data = video.encode([picture] * 2, [80, 80])
+    as_it_is, quarter_turn = (b"".join(n.to_bytes(4, signed=True) for n in row) for row in (
+        (1 << 16, 0, 0, 0, 1 << 16, 0),
+        (0, 1 << 16, 0, -1 << 16, 0, 0),
+    ))  # fmt: skip
+    before, whole, track, after = data.partition(as_it_is)[0], as_it_is, *data.partition(as_it_is)[2].split(as_it_is, 1)
+    turned = images.read(before + whole + track + quarter_turn + after)
+    assert turned.image.size == (120, 160)
+    top, bottom = (turned.image.getpixel((60, y)) for y in (20, 140))
+    assert isinstance(top, tuple)
+    assert isinstance(bottom, tuple)
+    assert top[0] > 200 > 50 > top[2]
+    assert bottom[2] > 200 > 50 > bottom[0]
+
+
+def test_videos_that_are_not_taken() -> None:
+    for codec, words in (("mjpeg", "of this kind"), ("aac", "no picture")):
+        out = io.BytesIO()
+        with av.open(out, "w", format="mp4") as container:
+            stream = container.add_stream(codec)
+            if codec == "mjpeg":
+                stream.width, stream.height, stream.pix_fmt = 32, 32, "yuvj420p"
+                frame = av.VideoFrame.from_image(Image.new("RGB", (32, 32)))
+            else:
+                frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+                frame.sample_rate = 48000
+            container.mux([*stream.encode(frame), *stream.encode()])
+        with pytest.raises(ImageError, match=words):
+            images.read(out.getvalue())
+
+
+def test_the_smallest_animation_becomes_a_video() -> None:
+    tiny = read(animated("WEBP", frames=2, size=(21, 1)))
+    assert images.read(animation.encode(tiny.shown_as({"video/mp4"}))).image.size == (20, 2)
 
 
 def test_damaged_videos_are_a_sentence() -> None:
