@@ -24,7 +24,7 @@ format: .venv/installed-dev
 	.venv/bin/ruff format .
 
 bench: .venv/installed-dev
-	.venv/bin/python benchmarks/pipeline.py $(ARGS)
+	.venv/bin/python -m benchmarks.pipeline $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

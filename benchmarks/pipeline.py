@@ -3,7 +3,7 @@
 Speeds of machines differ and so do their moods, so the figures that count are ratios measured in one run: every round
 times the whole pipeline and EfficientNet-Lite0's forward pass one after the other, with the same threads.
 
-    python benchmarks/pipeline.py [--image FILE] [--rounds 50] [--threads N] [--json]
+    python -m benchmarks.pipeline [--image FILE] [--rounds 50] [--threads N] [--json]
 """
 
 import argparse
