@@ -167,7 +167,7 @@ async def _forget(config: Config, who: str) -> int:
         return 2
     async with Store(config.store.path) as store:
         gone = await store.forget(platform, user)
-    print(f"Forgotten: {gone.memes} memes, {gone.reactions} votes, {gone.requests} requests.")
+    print(gone)
     return 0
 
 

@@ -60,6 +60,10 @@ KEPT_QUALITY = 95
 """JPEG quality of the picture that is kept for buttons."""
 MOST_TASTES = 200
 """Chats whose own tastes are kept, those that voted last; some hundred kilobytes each."""
+NO_GPU = (
+    "; a GPU is not needed, and none is used: if the machine has one, install its driver and PyTorch's build for it, "
+    "and leave captioner.device at auto"
+)
 SMALLEST_SIDE = 64
 """Pixels below which a meme is not scaled to fit a platform's limit."""
 
@@ -293,8 +297,7 @@ class Engine:
         async with self._place(wish.request):
             placed = time.perf_counter()
             picture, moving = await self._read(fetch)
-            if moving is not None and not wish.video:
-                moving = moving.as_picture()
+            moving = moving and moving.shown_as(wish.moving)
             read = time.perf_counter()
             stages = {"wait": placed - accepted, "read": read - placed}
             made = Made(b"", "image/jpeg", (), None, wish.own_boxes, wish.description, self.model, stages=stages)
@@ -428,17 +431,19 @@ def _examined_font(config: Config) -> str:
     try:
         fonts = Fonts.resolve(config.draw.font or None)
     except FontError as error:
-        raise Failed(str(error)) from error
+        raise Failed(f"{error} Leave draw.font empty to take the best one installed.") from error
     emoji = "colour emoji" if fonts.emoji else "no font for colour emoji is installed (try fonts-noto-color-emoji)"
     return f"{' '.join(filter(None, fonts.primary.at(20).getname()))}; {emoji}"
 
 
 def _examined_model(config: Config) -> str:
+    """Whatever the font is, which is looked at by itself."""
+    config = dataclasses.replace(config, draw=dataclasses.replace(config.draw, font=""))
     try:
         loaded = loader(config)(Path(config.captioner.model) if config.captioner.model else None)
-    except (ModelError, FontError) as error:
+    except ModelError as error:
         raise Failed(str(error)) from error
-    return f"{loaded.name} loads and runs on {loaded.device}"
+    return f"{loaded.name} loads and runs on {loaded.device}{NO_GPU if loaded.device.type == 'cpu' else ''}"
 
 
 def _try_out(model: Model) -> None:

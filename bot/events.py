@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 Style = Literal["meme", "describe"]
 Filter = Literal["strict", "normal", "off"]
 Outcome = Literal["answered", "silent", "refused", "expired"]
+ANIMATED_PICTURES = frozenset({"image/gif", "image/webp"})
+"""Content types that browsers show moving where they show pictures."""
 Fetch = Callable[[int], Awaitable[bytes]]
 """Fetches the picture's bytes, at most so many; raises `TooLarge` when there are more."""
 
@@ -151,8 +153,8 @@ class ImagePosted:
     """The accepted request that this answers."""
     max_bytes: int | None = None
     """The largest file that the platform takes here."""
-    video: bool = False
-    """The platform shows short videos as it shows pictures."""
+    moving: frozenset[str] = ANIMATED_PICTURES
+    """Content types of what the platform shows moving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +259,16 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was removed of a user."""
+    """What was removed of a user; `str` is a sentence."""
 
     memes: int
     reactions: int
     requests: int
+
+    def __str__(self) -> str:
+        counted = {"meme": self.memes, "vote": self.reactions, "request": self.requests}
+        words = [f"{count} {what}" if count == 1 else f"{count} {what}s" for what, count in counted.items()]
+        return f"Forgotten: {', '.join(words)}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,8 +306,8 @@ class Wish:
     """The template that the picture is known to be of, for words that the model is not asked for."""
     mirrored: bool = False
     """Whether that is as in a mirror."""
-    video: bool = False
-    """A short video may come back as one; else it becomes an animated picture."""
+    moving: frozenset[str] = ANIMATED_PICTURES
+    """Content types that an animation may come back as."""
     request: str = ""
     """By which `ahead` finds the picture in the queue."""
 

@@ -421,7 +421,7 @@ class Service:
         """Another meme of a meme's picture, in the same chat. With `chosen`, one of the meme's own captions."""
         spoiler = await self._store.spoiler(old.id)
         wish = dataclasses.replace(
-            wish, video=old.content_type.startswith("video/"), request=_ticket(old.platform, request)
+            wish, moving=wish.moving | {old.content_type}, request=_ticket(old.platform, request)
         )
         if wish.own_boxes:
             template, mirrored = await self._store.layout(old.id)

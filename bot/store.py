@@ -569,8 +569,12 @@ class Store:
 def examine(path: Path) -> str:
     """Say in words what stands at `path`, changing nothing; raises `StoreError`."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise StoreError(f"The folder {folder} cannot be written.")
+    for place in (folder, path):
+        if (place.exists() and not os.access(place, os.W_OK)) or not folder.is_dir():
+            raise StoreError(
+                f"{place} cannot be written. Let the user write it as whom the bot runs, or name another place with "
+                "store.path."
+            )
     if not path.exists():
         return f"{path} will be created at the first start"
     try:

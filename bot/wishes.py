@@ -30,7 +30,7 @@ def wish_of(event: ImagePosted, explore: float, level: Filter) -> Wish:
         own_boxes=own,
         max_bytes=event.max_bytes,
         filter=level,
-        video=event.video,
+        moving=event.moving,
         explore=not own and event.style == "meme" and policy.explores(seed, explore),
     )
 

@@ -90,6 +90,8 @@ class Client(discord.AutoShardedClient):
         self._catching_up.cancel()
         await self.delivery.close()
         await super().close()
+        self._catching_up.cancel()  # again, as a session may have begun meanwhile
+        await asyncio.gather(self._catching_up, return_exceptions=True)
 
     async def take_on(self, interaction: Interaction, message: str = "", **changes: Any) -> None:
         """Write an interaction down as a request, acknowledge it, and have it worked on."""
@@ -165,6 +167,8 @@ class Client(discord.AutoShardedClient):
 
     def _catch_up(self) -> None:
         """Votes of before, in a task that ends with the connection; a new session begins anew."""
+        if self.is_closed():
+            return
         self._catching_up.cancel()
         self._catching_up = self.loop.create_task(self._votes.catch_up(), name="discord votes")
 

@@ -8,8 +8,8 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import aiohttp
@@ -35,6 +35,8 @@ NETWORK = (aiohttp.ClientError, OSError, TimeoutError)
 LONGEST_PAUSE = 30.0
 TYPING = 8.0
 """Seconds after which Discord wants to be told again; it shows it for ten."""
+
+MOVING = frozenset({"image/gif", "image/webp", "video/mp4"})
 
 Result = TypeVar("Result")
 
@@ -72,11 +74,15 @@ class Delivery:
         self._arriving: dict[str, int] = {}
         """Chats in which a meme is being sent, and how many."""
         self._arrived = asyncio.Condition()
+        self._in_doubt: set[asyncio.Task[None]] = set()
 
     def start(self, request: Request) -> None:
         task = asyncio.create_task(self._work(request), name=f"discord {request.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if request.sending:
+            self._in_doubt.add(task)
+            task.add_done_callback(self._in_doubt.discard)
 
     async def resume(self) -> None:
         """Go on with what an earlier process left."""
@@ -98,6 +104,11 @@ class Delivery:
         async with self._arrived:
             await self._arrived.wait_for(lambda: chat not in self._arriving)
         return True
+
+    @property
+    def in_doubt(self) -> frozenset[asyncio.Task[None]]:
+        """Work on memes that may stand in a chat already, as messages that are not written down yet."""
+        return frozenset(self._in_doubt)
 
     async def meme_at(self, chat: str, message: str) -> str:
         """The meme that stands as a message, be it ever so new; raises `NotFound`."""
@@ -128,22 +139,29 @@ class Delivery:
                 await self._service.delete(reply.id, request.user)
             await self._tell(request, wording.WITHDRAWN)
             return
-        self._arriving[request.chat] = self._arriving.get(request.chat, 0) + 1
-        try:
+        async with self._arrival(request.chat):
             message = await self._sent(request, reply)
             if message is not None:
                 await self._service.sent(reply.id, str(message))
-        finally:
-            await self._arrival(request.chat)
         if message is not None and request.payload["voting"]:
             await self._offer_votes(request, message)
 
-    async def _arrival(self, chat: str) -> None:
-        async with self._arrived:
-            self._arriving[chat] -= 1
-            if not self._arriving[chat]:
-                del self._arriving[chat]
-            self._arrived.notify_all()
+    @asynccontextmanager
+    async def _arrival(self, chat: str) -> AsyncIterator[None]:
+        """Entered while a meme is sent and written down."""
+        self._arriving[chat] = self._arriving.get(chat, 0) + 1
+        if task := asyncio.current_task():
+            self._in_doubt.add(task)
+        try:
+            yield
+        finally:
+            if task:
+                self._in_doubt.discard(task)
+            async with self._arrived:
+                self._arriving[chat] -= 1
+                if not self._arriving[chat]:
+                    del self._arriving[chat]
+                self._arrived.notify_all()
 
     def _progress(self, request: Request) -> AbstractAsyncContextManager[None]:
         """What is seen of the work on a request by who asked for it."""
@@ -195,7 +213,7 @@ class Delivery:
             place=place,
             request=request.id,
             max_bytes=asked["limit"],
-            video=True,
+            moving=MOVING,
         )
 
     async def _last_picture(self, request: Request) -> Found:

@@ -72,9 +72,9 @@ class Presses:
         if not await acknowledge(interaction, ephemeral=True):
             return
         picture = await self._service.explain(meme)
-        file = discord.File(
-            io.BytesIO(picture), "why.png", description="Each word over what it is about in the picture"
-        )
+        spoiler = (await self._service.reply(meme)).spoiler
+        alt = "Each word over what it is about in the picture"
+        file = discord.File(io.BytesIO(picture), "why.png", spoiler=spoiler, description=alt)
         await interaction.edit_original_response(attachments=[file])
 
     async def _delete(self, interaction: Interaction, meme: str, _: str | None) -> None:

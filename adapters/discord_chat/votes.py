@@ -2,26 +2,17 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import aiohttp
 import discord
 
 from adapters.discord_chat import wording
+from adapters.discord_chat.catching_up import CatchingUp, if_ours
 from adapters.discord_chat.delivery import Delivery
-from bot.events import Expected, NotFound, Placed, ReactionChanged, Service
+from bot.events import Expected, NotFound, ReactionChanged, Service
 
 log = logging.getLogger(__name__)
-
-CATCH_UP = 7 * 86_400
-"""Seconds: how old the memes may be whose reactions are looked at after a start."""
-MOST = 2000
-"""Memes looked at then, the newest first: each costs a request and one more an emoji."""
-AT_ONCE = 4
-"""Memes looked at at a time."""
-UNKNOWN_MESSAGE = 10008
 
 
 class Votes:
@@ -32,6 +23,7 @@ class Votes:
         self._service = service
         self._delivery = delivery
         self._locks: dict[int, tuple[asyncio.Lock, int]] = {}
+        self._reading: CatchingUp | None = None
 
     async def changed(self, event: discord.RawReactionActionEvent, *, added: bool) -> None:
         """A reaction was put or taken away."""
@@ -42,53 +34,35 @@ class Votes:
             return
         chat, message = str(event.channel_id), str(event.message_id)
         change = ReactionChanged(wording.NAME, str(event.user_id), str(event.emoji), added, chat=chat, message=message)
-        async with self._in_turn(event.message_id):
+        async with self._changing(event.message_id):
             try:
                 await self._service.react(change)
             except NotFound:
                 # The meme may be so new that the answer to its sending has not been read yet.
                 if await self._delivery.settled(chat):
-                    await _if_ours(self._service.react(change))
+                    await if_ours(self._service.react(change))
             except Expected as error:
                 log.debug("a reaction does not count: %s", error)
 
     async def cleared(self, channel: int, message: int, emoji: discord.PartialEmoji | None = None) -> None:
         """All reactions were taken away, or all with one emoji."""
-        async with self._in_turn(message):
+        async with self._changing(message):
             written = None if emoji is None else str(emoji)
-            await _if_ours(self._service.clear_votes(wording.NAME, str(channel), str(message), written))
+            await if_ours(self._service.clear_votes(wording.NAME, str(channel), str(message), written))
 
     async def catch_up(self) -> None:
         """Ask how recent memes are voted on: a new session does not hear of what happened before it."""
-        standing = (await self._service.standing(wording.NAME, time.time() - CATCH_UP))[:MOST]
-        left = iter(standing)
-
-        async def some() -> None:
-            for placed in left:
-                try:
-                    async with self._in_turn(int(placed.message)):
-                        await self._read(placed)
-                except (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutError) as error:
-                    log.info("the votes on a meme cannot be read: %s", error)
-
-        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-        log.info("caught up with the votes on %d memes", len(standing))
-
-    async def _read(self, placed: Placed) -> None:
-        channel = self._client.get_partial_messageable(int(placed.chat))
+        self._reading = reading = CatchingUp(self._client, self._service, self._delivery, self._in_turn)
         try:
-            message = await channel.fetch_message(int(placed.message))
-        except (discord.NotFound, discord.Forbidden) as error:
-            if error.code == UNKNOWN_MESSAGE:
-                await self._service.deleted(wording.NAME, placed.chat, placed.message)
-            return
-        votes = {
-            (str(user.id), str(reaction.emoji))
-            for reaction in message.reactions
-            async for user in _users(reaction)
-            if not user.bot and user != self._client.user
-        }
-        await _if_ours(self._service.set_votes(wording.NAME, placed.chat, placed.message, votes))
+            await reading.run()
+        finally:
+            if self._reading is reading:
+                self._reading = None
+
+    def _changing(self, message: int) -> AbstractAsyncContextManager[None]:
+        if self._reading is not None:
+            self._reading.stale.add(message)
+        return self._in_turn(message)
 
     @asynccontextmanager
     async def _in_turn(self, message: int) -> AsyncIterator[None]:
@@ -103,19 +77,3 @@ class Votes:
                 del self._locks[message]
             else:
                 self._locks[message] = lock, waiting - 1
-
-
-async def _users(reaction: discord.Reaction) -> AsyncIterator[discord.User | discord.Member]:
-    async for user in reaction.users(type=discord.ReactionType.normal):
-        yield user
-    if reaction.burst_count:
-        async for user in reaction.users(type=discord.ReactionType.burst):
-            yield user
-
-
-async def _if_ours(call: Awaitable[None]) -> None:
-    """Votes on messages that are no memes of ours are nobody's business."""
-    try:
-        await call
-    except Expected as error:
-        log.debug("a reaction does not count: %s", error)

@@ -71,10 +71,7 @@ def of_leaderboard(ranked: Sequence[Ranked]) -> str:
 
 
 def of_forgotten(gone: Forgotten) -> str:
-    return (
-        f"Forgotten: {gone.memes} memes, {gone.reactions} votes, {gone.requests} requests. "
-        "Messages that stand in chats stay; whoever may can delete them."
-    )
+    return f"{gone} Messages that stand in chats stay; whoever may can delete them."
 
 
 def of_opting_out(out: bool) -> str:

@@ -19,6 +19,8 @@ from .outbox import Outbox
 from .session import Session
 
 log = logging.getLogger(__name__)
+# It writes a traceback for every answer that is no JSON, as servers that stumble give; a line of ours says enough.
+logging.getLogger("telegram.request.BaseRequest").setLevel(logging.CRITICAL)
 
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 60.0

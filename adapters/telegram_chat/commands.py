@@ -48,6 +48,11 @@ Pictures and memes are kept for some days to serve the buttons, never for traini
 /export sends you everything about you, /forget removes it, /optout keeps others from making memes of your pictures.\
 """.replace("\n ", " ")
 
+SUPERGROUP = "-100"
+"""What the numbers of supergroups and channels begin with; their messages have addresses."""
+MAX_WORDS = 100
+"""Characters of a meme on the leaderboard."""
+
 SETTINGS_HELP = "Change one with, for example, /settings passive on, or /settings chance default."
 
 
@@ -114,7 +119,7 @@ class Commands:
 
     async def forget(self, job: Job) -> None:
         gone = await self._service.forget(PLATFORM, job.user)
-        await self._say(job, f"Forgotten: {gone.memes} memes, {gone.reactions} votes, {gone.requests} requests.")
+        await self._say(job, str(gone))
 
     async def optout(self, job: Job) -> None:
         await self._service.opt_out(PLATFORM, job.user, True)
@@ -161,5 +166,9 @@ def _switch(on: bool) -> str:
 
 
 def _line(ranked: Ranked) -> str:
-    day = datetime.fromtimestamp(ranked.meme.created).date().isoformat()
-    return f"{' / '.join(filter(None, ranked.meme.boxes))} (👍 {ranked.up}, 👎 {ranked.down}, {day})"
+    meme = ranked.meme
+    day = datetime.fromtimestamp(meme.created).date().isoformat()
+    is_linkable = meme.reply and meme.chat.startswith(SUPERGROUP)
+    link = f" https://t.me/c/{meme.chat.removeprefix(SUPERGROUP)}/{meme.reply}" if is_linkable else ""
+    words = " / ".join(filter(None, meme.boxes))[:MAX_WORDS]
+    return f"{words} (👍 {ranked.up}, 👎 {ranked.down}, {day}){link}"

@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 MAX_PHOTO = 10_000_000
 """Bytes that Telegram takes as a photo; memes are made to fit."""
-MOVING = ("image/gif", "video/mp4")
+MOVING = frozenset({"image/gif", "video/mp4"})
+"""What is sent as an animation."""
 SMALLER = 2 / 3
 """What a meme is shrunk to where the server finds it too large all the same, each time."""
 

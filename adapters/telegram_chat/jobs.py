@@ -12,7 +12,7 @@ from telegram.error import BadRequest, TelegramError
 from bot.events import Expected, Forbidden, ImagePosted, MemeReply, Outcome, ReactionChanged, Request, Service
 
 from .activity import Activity
-from .delivery import MAX_PHOTO, Delivery
+from .delivery import MAX_PHOTO, MOVING, Delivery
 from .files import fetching
 from .job import PLATFORM, Job
 from .outbox import Outbox, harmless, reply_to
@@ -157,7 +157,7 @@ class Jobs:
                 place=job.place,
                 request=request.id,
                 max_bytes=MAX_PHOTO,
-                video=True,
+                moving=MOVING,
             )
         )
 

@@ -93,6 +93,15 @@ def sender(message: Message) -> str:
     return str(message.from_user.id) if message.from_user else str(message.chat.id)
 
 
+def first_sender(elsewhere: ExternalReplyInfo) -> str:
+    """Who wrote the message of another chat that is replied to; "" for who does not want to be known."""
+    origin = elsewhere.origin
+    writer = (
+        getattr(origin, "sender_user", None) or getattr(origin, "sender_chat", None) or getattr(origin, "chat", None)
+    )
+    return str(writer.id) if writer else ""
+
+
 def thread_of(message: Message) -> int | None:
     """The forum topic; elsewhere the number only counts replies, and sending to it fails."""
     return message.message_thread_id if message.is_topic_message else None

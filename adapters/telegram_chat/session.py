@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
-from telegram import Message, Update
+from telegram import ExternalReplyInfo, Message, Update
 
 from bot.events import Failed, NotFound, Service
 
@@ -17,7 +17,7 @@ from .job import PLATFORM, Job, place_of
 from .jobs import Jobs
 from .outbox import Outbox
 from .presses import Presses
-from .reading import Said, is_from_bot, is_private, own_boxes, picture_of, said, sender, thread_of
+from .reading import Said, first_sender, is_from_bot, is_private, own_boxes, picture_of, said, sender, thread_of
 from .rights import Rights
 from .tasks import Tasks
 from .votes import Votes
@@ -144,6 +144,8 @@ class Session:
         if quoted and picture_of(quoted):
             author = "" if sender(quoted) == job.user else sender(quoted)
             return dataclasses.replace(_with_picture(quoted, words, job), author=author)
+        if (elsewhere := message.external_reply) and picture_of(elsewhere):
+            return dataclasses.replace(_with_picture(elsewhere, words, job), author=first_sender(elsewhere))
         return dataclasses.replace(job, command="hint")
 
     async def _meme_at(self, message: Message) -> str | None:
@@ -153,19 +155,20 @@ class Session:
             return None
 
 
-def _with_picture(source: Message, words: Said, job: Job) -> Job:
+def _with_picture(source: Message | ExternalReplyInfo, words: Said, job: Job) -> Job:
     """A meme of the picture in `source`; the words are the user's own after a command, or where they have a `|`."""
     picture = picture_of(source)
     assert picture is not None
     own = words.command == "meme" or "|" in words.words
+    number, caption = (source.message_id, source.caption) if isinstance(source, Message) else (job.to, None)
     return dataclasses.replace(
         job,
         kind="post",
-        message=source.message_id,
+        message=number,
         file=picture.file,
         size=picture.size,
         still=picture.still,
-        text="" if own else words.words or source.caption or "",
+        text="" if own else words.words or caption or "",
         own=own_boxes(words.words) if own else (),
         spoiler=bool(source.has_media_spoiler),
     )

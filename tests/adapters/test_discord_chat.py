@@ -162,6 +162,8 @@ async def test_passive(discord: Discord, channel: Channel, tmp_path: Path, capti
         await discord.until(lambda: discord.memes(channel) and discord.memes(thread))
         (meme,) = discord.memes(channel)
         assert is_meme(meme, spoiler=True)
+        why = await (await discord.press(meme, "Why?")).answered()
+        assert why.attachments[0]["filename"] == "SPOILER_why.png"
         await discord.post(channel, "2", "", [b"broken"])
         await discord.until(lambda: True)
         await bot.service.opt_out("discord", "4", True)
@@ -170,6 +172,15 @@ async def test_passive(discord: Discord, channel: Channel, tmp_path: Path, capti
         await discord.until(lambda: meme.id not in channel.messages)
         assert discord.memes(quiet) == []
         assert discord.said(channel) == []
+
+
+async def test_deleting_many_pictures_at_once(bot: Bot, discord: Discord, channel: Channel) -> None:
+    originals = [await discord.post(channel, "2", "", [picture(number)]) for number in range(2)]
+    for original in originals:
+        await known(bot, await (await discord.meme_this(original)).answered())
+    gone = {"ids": [original.id for original in originals], "channel_id": channel.id, "guild_id": channel.guild}
+    await discord.gateway.dispatch("MESSAGE_DELETE_BULK", gone, guild=channel.guild)
+    await discord.until(lambda: not discord.memes(channel))
 
 
 async def test_deleting_the_picture_before_the_meme_is_there(bot: Bot, discord: Discord, channel: Channel) -> None:
@@ -237,7 +248,7 @@ async def test_commands_about_people(bot: Bot, discord: Discord, channel: Channe
     assert "does not want" in (await (await discord.press(meme, "Another one")).answered()).content
     assert is_meme(await (await discord.meme_this(original, by="2")).answered())
     assert "again" in (await (await discord.slash(channel, "optout", {"back": True}, by="2")).answered()).content
-    assert "1 votes" in (await (await discord.slash(channel, "forget", by="3")).answered()).content
+    assert "0 memes, 1 vote, " in (await (await discord.slash(channel, "forget", by="3")).answered()).content
     assert "2 memes" in (await (await discord.slash(channel, "forget", by="2")).answered()).content
 
 
@@ -272,6 +283,9 @@ async def test_too_large_an_answer_is_made_smaller(bot: Bot, discord: Discord, c
 
 
 async def test_installed_by_a_user(bot: Bot, discord: Discord, channel: Channel) -> None:
+    installs = {name: command["integration_types"] for name, command in discord.commands.items()}
+    assert {name for name, kinds in installs.items() if kinds == [0]} == {"settings", "leaderboard"}
+    assert installs["meme"] == installs["Meme this"] == [0, 1]
     elsewhere = Channel("555", "444")
     asked = await discord.slash(elsewhere, "meme", {"image": picture()}, installed_by_user=True, app_permissions="0")
     answer = await asked.answered()

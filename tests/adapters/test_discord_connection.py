@@ -80,6 +80,32 @@ async def test_votes_that_came_while_nobody_listened(
         await votes(bot, message, {"😂": 120})
 
 
+async def test_few_requests_tell_the_votes_on_many_memes(
+    discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner
+) -> None:
+    """One for a channel's last messages, and one for each emoji that others than the bot voted with."""
+    async with bot_on(discord, tmp_path, captioner) as bot:
+        messages = [await meme(discord, channel) for _ in range(4)]
+        await discord.react(messages[0], "2", "💩")
+        await votes(bot, messages[0], {"💩": 1})
+        await discord.until(lambda: all({"👍", "👎"} <= set(message.reactions) for message in messages))
+    await discord.react(messages[0], "2", "💩", added=False)
+    messages[0].reactions.clear()
+    for number, message in enumerate(messages[1:3]):
+        await discord.react(message, str(10 + number), "👍")
+    discord.requests.clear()
+    async with bot_on(discord, tmp_path, captioner) as bot:
+        for message in messages[1:3]:
+            await votes(bot, message, {"👍": 1})
+        await votes(bot, messages[0], {})
+        asked = [request for request in discord.requests if request.startswith("GET /channels/")]
+        assert sorted(re.sub(r"\d+", "0", request) for request in asked) == [
+            "GET /channels/0/messages",
+            "GET /channels/0/messages/0",
+            *["GET /channels/0/messages/0/reactions/👍"] * 2,
+        ]
+
+
 async def test_a_dropped_gateway_resumes(
     discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner
 ) -> None:
@@ -94,6 +120,16 @@ async def test_a_dropped_gateway_resumes(
         await discord.until(lambda: len(discord.memes(channel)) == 2)
         assert discord.gateway.resumed == 2
         assert len(discord.gateway.identified) == 1
+
+
+async def test_a_gateway_that_is_down_at_first(
+    discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner
+) -> None:
+    discord.gateway.refusals = 1
+    async with bot_on(discord, tmp_path, captioner) as bot:
+        assert discord.gateway.refusals == 0
+        assert (await meme(discord, channel)).attachments
+        assert bot.chat.ready
 
 
 async def test_heartbeats(discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner) -> None:
@@ -157,10 +193,16 @@ async def test_an_answer_on_its_way_is_sent_once(
         await discord.until(lambda: len(discord.memes(channel)) == 2)
         await bot.ended(sending=2)
         first = (await asked.answered()).files
+        for message in discord.memes(channel):
+            await discord.react(message, "2", "🔥")
+    # They are confirmed only after the votes on everything else were read.
+    discord.faults += [(re.compile("PATCH /webhooks"), 502), (re.compile("POST /channels/\\d+/messages"), 502)]
     async with bot_on(discord, tmp_path, captioner, reply=PASSIVE) as bot:
         await bot.ended(answered=2, resent=2)
         assert len(discord.memes(channel)) == 2
         assert (await asked.answered()).files == first
+        for message in discord.memes(channel):
+            await votes(bot, message, {"🔥": 1})
 
 
 async def test_what_is_too_late_expires(

@@ -73,6 +73,7 @@ async def test_a_killed_bot_answers_when_it_is_back(tmp_path: Path, tiny_model: 
         out = (await doctor.communicate())[0].decode()
         assert "ok      discord: user100" in out
         assert "ok      telegram: no token" in out
+        assert doctor.returncode == 0
         forget = await spawned(discord, tmp_path, tiny_model, "forget", "discord:1")
         assert (await forget.communicate())[0].decode() == "Forgotten: 3 memes, 0 votes, 3 requests.\n"
         nobody = await spawned(discord, tmp_path, tiny_model, "forget")

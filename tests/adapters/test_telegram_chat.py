@@ -175,6 +175,19 @@ async def test_a_group_is_answered_when_it_asks(bot: Running) -> None:
     assert group.said[0].startswith("Which picture?")
 
 
+async def test_a_reply_to_a_picture_of_another_chat(bot: Running) -> None:
+    chat = bot.api.private()
+    photo = {"file_id": bot.api.file(jpeg()), "file_unique_id": "p", "width": 96, "height": 64}
+    writer = {"id": 8, "is_bot": False, "first_name": "B"}
+    origin = {"type": "user", "date": 1, "sender_user": writer}
+    elsewhere = {"origin": origin, "message_id": 3, "photo": [photo], "has_media_spoiler": True}
+    asked = chat.post(text="/meme", external_reply=elsewhere)
+    await bot.api.until(lambda: chat.memes)
+    record = await bot.record(chat, chat.memes[0])
+    assert (record.author, record.message) == ("8", str(asked["message_id"]))
+    assert chat.memes[0]["has_media_spoiler"]
+
+
 async def test_passive_where_an_administrator_said_so(bot: Running) -> None:
     group = bot.api.group()
     group.members[5] = "administrator"
@@ -342,6 +355,21 @@ async def test_votes_by_button_where_reactions_do_not_arrive(bot: Running) -> No
     await bot.api.until(lambda: [b["text"] for b in meme["reply_markup"]["inline_keyboard"][0]] == ["👍 1", "👎 1"])
 
 
+async def test_a_vote_by_button_and_by_reaction_is_one(bot: Running) -> None:
+    """The bot is made an administrator after the vote by button."""
+    group = bot.api.group()
+    group.post_photo(jpeg(), "/meme")
+    await bot.api.until(lambda: group.memes)
+    (meme,) = group.memes
+    query = group.press(meme, "👍")
+    await bot.api.until(lambda: query in bot.api.answers)
+    group.bot_status = "administrator"
+    for emoji, count in ((("👍",), {"👍": 1}), ((), {})):
+        group.react(meme, 7, *emoji)
+        await told(bot)
+        assert await bot.votes(meme, group) == count
+
+
 async def test_a_redelivered_press_does_not_take_the_vote_back(bot: Running) -> None:
     group = bot.api.group()
     group.post_photo(jpeg(), "/meme")
@@ -466,6 +494,21 @@ async def test_a_short_animation_comes_back_as_one(bot: Running) -> None:
     assert chat.memes[1]["kind"] == "animation"
 
 
+@pytest.mark.parametrize(("form", "format_after"), [("GIF", "GIF"), ("WEBP", "MP4")])
+async def test_an_animated_file_comes_back_as_an_animation(bot: Running, form: str, format_after: str) -> None:
+    """Telegram takes no WebP as one."""
+    first, *rest = [Image.new("RGB", (160, 120), colour) for colour in ("red", "green", "blue")]
+    out = io.BytesIO()
+    first.save(out, form, save_all=True, append_images=rest, duration=70)
+    chat = bot.api.private()
+    chat.post_file(out.getvalue(), f"a.{form.lower()}", f"image/{form.lower()}")
+    await bot.api.until(lambda: chat.memes)
+    (meme,) = chat.memes
+    assert meme["kind"] == "animation"
+    after = images.read(meme["file"])
+    assert (after.format, after.frames) == (format_after, 3)
+
+
 async def test_too_large_an_animation_is_taken_by_its_thumbnail(bot: Running) -> None:
     chat = bot.api.private()
     chat.post(**animation_of(bot.api, bytes(20_000_001)))
@@ -564,6 +607,21 @@ async def test_commands(bot: Running) -> None:
     group.post(55, "/export")
     await bot.api.until(lambda: len(group.said) == 2)
     assert group.said[1] == "I cannot write to you: start a private chat with me first."
+
+
+async def test_the_leaderboard_leads_to_the_memes(bot: Running) -> None:
+    group = bot.api.group(-100_4321, bot="administrator")
+    for _ in range(2):
+        group.post_photo(jpeg(), f"/meme {'long ' * 40}")
+    await bot.settled(answered=2)
+    for user, meme in enumerate(group.memes, start=1):
+        group.react(meme, user, "👍")
+    await told(bot)
+    group.post(7, "/leaderboard")
+    await bot.api.until(lambda: group.said)
+    lines = group.said[0].split("\n")
+    assert {line.split()[-1] for line in lines} == {f"https://t.me/c/4321/{meme['message_id']}" for meme in group.memes}
+    assert all("(👍 1, 👎 0, " in line and line.count("long") == 20 for line in lines)
 
 
 async def test_pictures_of_who_opted_out(bot: Running) -> None:

@@ -36,6 +36,9 @@ class Process:
         self.log = folder / "log"
         self._words = [f"store.path={self.database}", f"captioner.model={model}", "web.port=0", "captioner.threads=1"]
         self._words += [f"telegram.api_base={api.base}", f"telegram.file_base={api.file_base}"]
+        self._words += ["discord.api_base=http://127.0.0.1:9/api/v10"]
+        tokens = {"TELEGRAM_TOKEN": TOKEN, "DISCORD_TOKEN": "of a Discord that is down"}
+        self._environment = os.environ | tokens | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, *words: str) -> None:
@@ -43,7 +46,7 @@ class Process:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "bot", *words, *self._words),
                 cwd=self.log.parent,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TELEGRAM_TOKEN": TOKEN},
+                env=self._environment,
                 stdout=log,
                 stderr=log,
             )
@@ -76,7 +79,7 @@ async def bot(tmp_path: Path, tiny_model: Path, api: TelegramApi) -> AsyncIterat
 async def test_kills_lose_nothing(bot: Process, api: TelegramApi) -> None:
     """Every post is answered, at most what was being sent is doubled, and every vote is there once.
 
-    Telegram is down at first, which stops nothing but its adapter.
+    Telegram is down at first and Discord all the time, which stops nothing but their adapters.
     """
     groups = [api.group(-number, bot="administrator") for number in range(1, 9)]
     dice = random.Random(4)
@@ -105,6 +108,7 @@ async def test_kills_lose_nothing(bot: Process, api: TelegramApi) -> None:
     await api.until(lambda: not api.updates, 60)
     assert await bot.end(signal.SIGTERM) == 0
     assert "Quipbot is ready" in bot.logged
+    assert "discord starts again" in bot.logged
     assert TOKEN not in bot.logged
     extra = sum(answers(chat, post) - 1 for chat, post in posts)
     assert extra <= doubled

@@ -10,7 +10,7 @@ from PIL import Image
 from bot.config import Config
 from bot.engine import Engine
 from bot.events import BadPicture, BadRequest, Busy, Failed, Fetch, Made, TooLarge, Wish
-from captioner import video
+from captioner import images, video
 from captioner.captioner import Captioned, Captioner
 from captioner.captioner import Wish as ModelWish
 from captioner.decoders import AttentionGRU
@@ -340,7 +340,7 @@ async def test_who_waits_knows_how_many_come_before(
 
 async def test_a_video_becomes_a_picture_where_videos_are_none(engine: Engine, fetching: Fetching) -> None:
     film = video.encode([Image.new("RGB", (96, 64), colour) for colour in ("red", "blue")], [90, 90])
-    assert (await engine.make(fetching(film), Wish(video=True))).content_type == "video/mp4"
+    assert (await engine.make(fetching(film), Wish(moving=frozenset({"video/mp4"})))).content_type == "video/mp4"
     made = await engine.make(fetching(film), Wish())
     assert made.content_type == "image/webp"
     with Image.open(io.BytesIO(made.data)) as after:
@@ -348,3 +348,6 @@ async def test_a_video_becomes_a_picture_where_videos_are_none(engine: Engine, f
     with Image.open(io.BytesIO(made.picture)) as kept:
         assert kept.format == "WEBP"
     assert (await engine.fit(made.data, 100_000))[1] == "image/webp"
+    back = await engine.make(fetching(made.data), Wish(moving=frozenset({"image/gif", "video/mp4"})))
+    assert back.content_type == "video/mp4"
+    assert (images.read(back.data).format, images.read(back.picture).frames) == ("MP4", 2)

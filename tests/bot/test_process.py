@@ -167,10 +167,12 @@ async def test_a_model_that_cannot_be_read(bot: Bot, tmp_path: Path) -> None:
 
 async def test_the_doctor_says_what_is_there(bot: Bot) -> None:
     bot.settings.insert(0, "doctor")
-    await bot.spawn(f"draw.font={bot.database}")
+    await bot.spawn(f"draw.font={bot.database}", "captioner.device=cpu")
     status, out, _ = await bot.ended()
     findings = dict(re.findall(r"^\S+ +(\w+): (.*)$", out, re.MULTILINE))
     assert status == 1
     assert set(findings) == {"python", "database", "address", "token", "font", "model", "discord", "telegram"}
     assert re.search(r"^MISSING +font", out, re.MULTILINE)
     assert re.search(r"^ok +database", out, re.MULTILINE)
+    assert "a GPU is not needed" in findings["model"]
+    assert "Leave draw.font empty" in findings["font"]

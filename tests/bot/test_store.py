@@ -208,6 +208,8 @@ async def test_what_cannot_be_a_database_is_a_sentence(tmp_path: Path) -> None:
     assert "cannot be used" in await refused(tmp_path / "file")
     assert "cannot be used" in await refused(tmp_path / "folder")
     assert "cannot be written" in await refused(tmp_path / "file" / "q.db")
+    with pytest.raises(StoreError, match=r"cannot be written.*store\.path"):
+        examine(tmp_path / "file" / "q.db")
 
 
 async def test_two_bots_do_not_share_a_database(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ class Gateway:
         self.resumed = 0
         self.heartbeats = 0
         self.refuse_resume = False
+        self.refusals = 0
+        """How many of the next connections are not taken."""
         self.compresses = True
         self.missed: set[str] = set()
         """Ids of what happened while nobody listened, and was not told later either."""
@@ -70,6 +72,9 @@ class Gateway:
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         if request.query.get("encoding") != "json" or request.query.get("v") != "10":
             raise web.HTTPBadRequest
+        if self.refusals:
+            self.refusals -= 1
+            raise web.HTTPServiceUnavailable
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         link = Session("", 0, (0, 1), socket=socket, squeeze=_squeeze(request.query.get("compress")))

@@ -29,6 +29,7 @@ from tests.fakes.discord_world import (
     snowflake,
     user,
 )
+from tests.fakes.forms import fields
 
 ACKNOWLEDGE = 3.0
 TAKEN = 0
@@ -485,14 +486,13 @@ class Discord:
         """The payload, and each file with what the payload says of it."""
         if not request.content_type.startswith("multipart/"):
             return await request.json(), []
-        form = await request.post()
-        payload = json.loads(str(form["payload_json"]))
+        form = await fields(request)
+        payload = json.loads(form["payload_json"][1])
         limit = self.upload_limit if self.real_upload_limit is None else self.real_upload_limit
         files = []
         for part in payload.get("attachments") or payload.get("data", {}).get("attachments", []):
-            sent: Any = form[f"files[{part['id']}]"]
-            with sent.file:
-                files.append((part | {"filename": part.get("filename") or sent.filename}, sent.file.read()))
+            name, data = form[f"files[{part['id']}]"]
+            files.append((part | {"filename": part.get("filename") or name}, data))
         if any(len(data) > limit for _, data in files):
             raise RefusalError(413, 40005, "Request entity too large")
         return payload, files

@@ -18,6 +18,8 @@ import aiohttp
 from aiohttp import web
 from PIL import Image
 
+from tests.fakes.forms import fields
+
 Json = dict[str, Any]
 
 TOKEN = "123456:test-token"
@@ -373,6 +375,8 @@ class TelegramApi:
         return {"file_id": given["file_id"], "file_unique_id": "u", "file_size": len(data), "file_path": path}
 
     async def _sendMessage(self, given: Json) -> Json:  # noqa: N802
+        if len(given["text"]) > 4096:
+            raise Refused(400, "Bad Request: message is too long")
         return self._sent_message(given, text=given["text"])
 
     async def _sendPhoto(self, given: Json) -> Json:  # noqa: N802
@@ -387,6 +391,8 @@ class TelegramApi:
         return self._sent_message(given, file=data, photo=[photo], **spoiler)
 
     async def _sendAnimation(self, given: Json) -> Json:  # noqa: N802
+        if not (given["animation"].startswith(b"GIF8") or given["animation"][4:8] == b"ftyp"):
+            raise Refused(400, "Bad Request: wrong type of the animation")
         return self._sent_message(given, file=given["animation"], kind="animation")
 
     async def _sendDocument(self, given: Json) -> Json:  # noqa: N802
@@ -478,14 +484,16 @@ def _reactions(emoji: Iterable[str]) -> list[Json]:
 async def _parameters(request: web.Request) -> Json:
     """Form fields, decoded from JSON where they are such; files as bytes."""
     given: Json = dict(request.query)
-    for key, value in (await request.post()).items():
-        if isinstance(value, web.FileField):
-            given[key] = value.file.read()
-        elif isinstance(value, bytes | bytearray):
-            given[key] = bytes(value)
-        else:
-            given[key] = json.loads(value) if value[:1] in "[{" and key != "text" and key != "caption" else value
+    if request.content_type.startswith("multipart/"):
+        for key, (name, data) in (await fields(request)).items():
+            given[key] = data if name else _value(key, data.decode())
+    else:
+        given |= {key: _value(key, str(value)) for key, value in (await request.post()).items()}
     return given
+
+
+def _value(key: str, text: str) -> Any:
+    return json.loads(text) if text[:1] in "[{" and key not in ("text", "caption") else text
 
 
 def _as_refusal(fault: Fault) -> Refused:
