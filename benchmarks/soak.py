@@ -261,8 +261,9 @@ class Soak:
     def _cast(self, platform: str) -> set[tuple[str, str, str, str]]:
         """The votes that stand on memes that the store knows by their message."""
         known = set(self._rows(f"SELECT chat, reply FROM memes WHERE platform = '{platform}'"))
-        votes = self._telegram_votes() if platform == "telegram" else self._discord_votes()
-        return {vote for vote in votes if vote[:2] in known}
+        if platform == "discord":
+            return {vote for vote in self._discord_votes() if vote[:2] in known}
+        return {vote for vote in self._telegram_votes(known) if vote[:2] in known}
 
     def _discord_votes(self) -> set[tuple[str, str, str, str]]:
         memes: list[Message] = [meme for channel in self.channels for meme in self.discord.memes(channel)]
@@ -274,13 +275,16 @@ class Soak:
             if user != APPLICATION
         }
 
-    def _telegram_votes(self) -> set[tuple[str, str, str, str]]:
-        return {
-            (str(group.id), str(message), str(user), emoji)
-            for group in self.groups
-            for (message, user), standing in group.reactions.items()
-            for emoji in standing
-        }
+    def _telegram_votes(self, known: set[tuple[str, str]]) -> set[tuple[str, str, str, str]]:
+        """A vote on the other copy of a doubled meme is one on the meme: of two by one person, the latest."""
+        votes: dict[tuple[str, str, str], list[str]] = {}
+        for group in self.groups:
+            answered = {str(meme["message_id"]): meme["answers"] for meme in group.memes}
+            stands = {answered[m]: m for m in answered if (str(group.id), m) in known}
+            for (message, who), standing in group.reactions.items():
+                of = stands.get(answered.get(str(message)), str(message))
+                votes[str(group.id), of, str(who)] = list(standing)
+        return {(*key, emoji) for key, standing in votes.items() for emoji in standing}
 
 
 async def main() -> int:

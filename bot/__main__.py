@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import errno
+import faulthandler
 import logging
 import os
 import signal
@@ -45,6 +46,8 @@ DAY = 86_400
 SWITCH = 0.0005
 """Seconds that the event loop waits for a thread that computes in Python. By default it is ten times as much, and is
 waited for at every turn: a hundred users who write at once would notice."""
+STUCK = 30.0
+"""Seconds beyond `stop.grace` after which a stop that does not end is ended: every row is written by then."""
 PRUNE_EVERY = 3600
 """Seconds between two looks for pictures that are not to be kept any longer."""
 
@@ -118,6 +121,7 @@ async def run(config: Config) -> int:
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([stopping, *adapters], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
+        faulthandler.dump_traceback_later(config.stop.grace + STUCK, exit=True)  # and says where every thread stands
         failed = [task.get_name() for task in adapters if task.done()]
         service.close()
         for task in (stopping, *chores, *adapters):

@@ -26,11 +26,12 @@ class Bot:
         self.database = folder / "data" / "q.db"
         self._folder = folder
         self.settings = [f"store.path={self.database}", f"captioner.model={model}", "web.port=0"]
+        self.program = ["-m", "bot"]
         self.process: asyncio.subprocess.Process
 
     async def spawn(self, *words: str, **environ: str) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bot", *self.settings, "captioner.threads=1", *words),
+            *(sys.executable, *self.program, *self.settings, "captioner.threads=1", *words),
             cwd=self._folder,
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environ,
             stdout=asyncio.subprocess.PIPE,
@@ -93,6 +94,16 @@ async def test_sigterm_finishes_what_was_accepted(bot: Bot, jpeg: Jpeg) -> None:
     assert "Traceback" not in err
     async with Store(bot.database) as store:
         assert {meme.id for meme in await store.latest("web", "page", "", 99)} == set(made)
+
+
+async def test_a_stop_that_is_stuck_ends_and_says_where(bot: Bot) -> None:
+    stuck = "threading.Thread(target=threading.Event().wait, name='stuck').start()"
+    bot.program = ["-c", f"import sys, threading; import bot.__main__ as m; m.STUCK = 0.5; {stuck}; sys.exit(m.main())"]
+    await bot.start("stop.grace=1")
+    bot.process.send_signal(signal.SIGTERM)
+    status, _, err = await asyncio.wait_for(bot.ended(), 60)
+    assert status == 1
+    assert "in wait" in err  # what the thread was at
 
 
 async def test_kill_loses_nothing_that_was_answered(bot: Bot, jpeg: Jpeg) -> None:
