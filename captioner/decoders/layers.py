@@ -4,10 +4,15 @@ Shapes: B sequences, T queries, S keys, H heads, U units.
 """
 
 import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from captioner.decoders.base import Decoder, Run, pictures_of
 
 
 class Attention(nn.Module):
@@ -87,3 +92,32 @@ class Cache:
     def grown(self) -> Tensor:
         """The state (N, t + 1, L, 2, U) after a step of all layers."""
         return torch.cat([self.state, torch.stack(self.fresh, 2)], 1)
+
+
+class Cached(Decoder):
+    """A decoder whose layers read all words at once, or one after those of a cache.
+
+    `look` gives a memory that is a named tuple of tensors (B, …), and an empty cache. V vocabulary, R places.
+    """
+
+    @abstractmethod
+    def _write(self, tokens: Tensor, memory: Any, cache: Cache | None) -> tuple[Tensor, Tensor]:
+        """Tokens (B, T) after those of the cache to what stands before the output (B, T, U); attention (B, T, R)."""
+
+    @abstractmethod
+    def _logits(self, words: Tensor) -> Tensor:
+        """What stands before the output (…, U) to logits (…, V)."""
+
+    def forward(self, grid: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
+        words, _ = self._write(tokens, self.look(grid)[0], None)
+        return self._logits(words if keep is None else words[keep])
+
+    def weights(self, grid: Tensor, tokens: Tensor) -> Tensor:
+        """The last layer's attention, averaged over heads and whatever else there is of it."""
+        return self._write(tokens, self.look(grid)[0], None)[1]
+
+    def step(self, tokens: Tensor, state: Tensor, memory: Any, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
+        pictures, cache = pictures_of(runs, tokens.device), Cache(state)
+        seen = type(memory)(*(part[pictures] for part in memory))
+        words, _ = self._write(tokens.unsqueeze(1), seen, cache)
+        return self._logits(words[:, 0]), cache.grown()

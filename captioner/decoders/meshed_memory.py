@@ -11,7 +11,6 @@ normalisation follow the sum. Self-critical fine-tuning is no part of the decode
 Shapes: B captions, T tokens, R regions, D their features, U units, L writing layers, E reading layers, V vocabulary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -19,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captioner.decoders.base import Decoder, Run, pictures_of
-from captioner.decoders.layers import Attention, Cache, FeedForward, positions
+from captioner.decoders.layers import Attention, Cache, Cached, FeedForward, positions
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Writer(nn.Module):
         return self.norms[2](x + self.dropout(self.feed(x))), torch.stack(looked).mean(0)
 
 
-class MeshedMemory(Decoder):
+class MeshedMemory(Cached):
     def __init__(self, config: MeshedMemoryConfig) -> None:
         super().__init__()
         self.config = c = config
@@ -111,28 +109,14 @@ class MeshedMemory(Decoder):
         )
         return Mesh(keys, values), grid.new_zeros(len(grid), 0, c.layers, 2, c.embedding)
 
-    def forward(self, grid: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        words, _ = self._write(tokens, self.look(grid)[0], None)
-        return self._logits(words if keep is None else words[keep])
-
-    def weights(self, grid: Tensor, tokens: Tensor) -> Tensor:
-        """The last layer's attention, averaged over heads and levels."""
-        return self._write(tokens, self.look(grid)[0], None)[1]
-
-    def step(self, tokens: Tensor, state: Tensor, memory: Mesh, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
-        pictures, cache = pictures_of(runs, tokens.device), Cache(state)
-        seen = Mesh(memory.keys[pictures], memory.values[pictures])
-        words, _ = self._write(tokens.unsqueeze(1), seen, cache)
-        return self._logits(words[:, 0]), cache.grown()
-
-    def _write(self, tokens: Tensor, mesh: Mesh, cache: Cache | None) -> tuple[Tensor, Tensor]:
+    def _write(self, tokens: Tensor, memory: Mesh, cache: Cache | None) -> tuple[Tensor, Tensor]:
         """Tokens (B, T) after those of the cache to what stands before the output (B, T, U); attention (B, T, R)."""
         units = self.config.embedding
         read = cache.state.shape[1] if cache is not None else 0
         x = self.embedding(tokens)
         x = x + positions(read, tokens.shape[1], units, x)
         for i, writer in enumerate(self.writers):
-            x, weights = writer(x, mesh.keys[:, i], mesh.values[:, i], cache, i)
+            x, weights = writer(x, memory.keys[:, i], memory.values[:, i], cache, i)
         return x, weights
 
     def _logits(self, words: Tensor) -> Tensor:

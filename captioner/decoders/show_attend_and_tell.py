@@ -14,7 +14,6 @@ Shapes: B captions, T tokens, R places of the grid, D their features, P those at
 A attention, V vocabulary; S is 2H for an LSTM, H for a GRU.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captioner.decoders.base import Decoder, Run, pictures_of
+from captioner.decoders.stepwise import Stepwise
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Sight(NamedTuple):
     keys: Tensor
 
 
-class ShowAttendAndTell(Decoder):
+class ShowAttendAndTell(Stepwise):
     """Raises ValueError for a cell that nobody knows."""
 
     def __init__(self, config: ShowAttendAndTellConfig) -> None:
@@ -80,7 +79,7 @@ class ShowAttendAndTell(Decoder):
         before, weights = self._run(grid, tokens)
         if self.is_lstm and keep is not None:
             self._looked = (weights * keep.unsqueeze(-1)).sum(1)  # (B, R)
-        return self._output(before if keep is None else before[keep])
+        return self._logits(before if keep is None else before[keep])
 
     def penalty(self) -> Tensor | float:
         """Of Xu et al. 2015, equation 14, averaged over places: how far each is from being looked at once."""
@@ -90,38 +89,19 @@ class ShowAttendAndTell(Decoder):
         weight: float = self.config.penalised
         return weight * ((1 - looked) ** 2).sum(-1).mean() / looked.shape[1]
 
-    def weights(self, grid: Tensor, tokens: Tensor) -> Tensor:
-        return self._run(grid, tokens)[1]
-
-    def step(self, tokens: Tensor, state: Tensor, memory: Sight, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
-        pictures = pictures_of(runs, tokens.device)
-        sight = Sight(*(part[pictures] for part in memory))
-        state, before, _ = self._step(self.embedding(tokens), state, sight)
-        return self._output(before), state
-
-    def _run(self, grid: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What stands before the output (B, T, E), and the attention (B, T, R)."""
-        sight, state = self.look(grid)
-        steps = []
-        for word in self.dropout(self.embedding(tokens)).unbind(1):
-            state, *made = self._step(word, state, sight)
-            steps.append(made)
-        before, weights = (torch.stack(part, 1) for part in zip(*steps, strict=True))
-        return before, weights
-
-    def _step(self, word: Tensor, state: Tensor, sight: Sight) -> tuple[Tensor, Tensor, Tensor]:
+    def _step(self, word: Tensor, state: Tensor, memory: Sight) -> tuple[Tensor, Tensor, Tensor]:
         """A word (N, E) and states (N, S) to the new states, what stands before the output (N, E), attention (N, R)."""
         output, *cell = state.chunk(2, -1) if self.is_lstm else (state,)
         query = self.query(output).unsqueeze(1)  # (N, 1, A)
-        weights = self.energy((query + sight.keys).tanh()).squeeze(-1).softmax(-1)  # (N, R)
-        seen = (weights.unsqueeze(1) @ sight.places).squeeze(1)  # (N, P)
+        weights = self.energy((query + memory.keys).tanh()).squeeze(-1).softmax(-1)  # (N, R)
+        seen = (weights.unsqueeze(1) @ memory.places).squeeze(1)  # (N, P)
         if not self.is_lstm:
             state = self.cell(torch.cat([seen, word], -1), state)
             return state, self.from_state(state), weights
         seen = self.gate(output).sigmoid() * seen
-        output, memory = self.cell(torch.cat([word, seen], -1), (output, *cell))
+        output, remembered = self.cell(torch.cat([word, seen], -1), (output, *cell))
         before = word + self.from_state(self.dropout(output)) + self.from_sight(seen)
-        return torch.cat([output, memory], -1), before, weights
+        return torch.cat([output, remembered], -1), before, weights
 
-    def _output(self, before: Tensor) -> Tensor:
+    def _logits(self, before: Tensor) -> Tensor:
         return F.linear(self.dropout(before), self.output.weight, self.output.bias)

@@ -6,7 +6,6 @@ Deviations: layers are normalised before attention instead of after it, which tr
 Shapes: B captions, T tokens, R places of the grid, D their features, U units, L layers, V vocabulary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -14,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captioner.decoders.base import Decoder, Run, pictures_of
-from captioner.decoders.layers import Attention, Cache, FeedForward, positions
+from captioner.decoders.layers import Attention, Cache, Cached, FeedForward, positions
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Writer(nn.Module):
         return x + self.dropout(self.feed(self.norms[2](x))), weights
 
 
-class Transformer(Decoder):
+class Transformer(Cached):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = c = config
@@ -98,28 +96,14 @@ class Transformer(Decoder):
         keys, values = (torch.stack(part, 1) for part in zip(*made, strict=True))
         return Grid(keys, values), grid.new_zeros(len(grid), 0, c.layers, 2, c.embedding)
 
-    def forward(self, grid: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        words, _ = self._write(tokens, self.look(grid)[0], None)
-        return self._logits(words if keep is None else words[keep])
-
-    def weights(self, grid: Tensor, tokens: Tensor) -> Tensor:
-        """The last layer's attention, averaged over heads."""
-        return self._write(tokens, self.look(grid)[0], None)[1]
-
-    def step(self, tokens: Tensor, state: Tensor, memory: Grid, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
-        pictures, cache = pictures_of(runs, tokens.device), Cache(state)
-        seen = Grid(memory.keys[pictures], memory.values[pictures])
-        words, _ = self._write(tokens.unsqueeze(1), seen, cache)
-        return self._logits(words[:, 0]), cache.grown()
-
-    def _write(self, tokens: Tensor, grid: Grid, cache: Cache | None) -> tuple[Tensor, Tensor]:
+    def _write(self, tokens: Tensor, memory: Grid, cache: Cache | None) -> tuple[Tensor, Tensor]:
         """Tokens (B, T) after those of the cache to what stands before the output (B, T, U); attention (B, T, R)."""
         units = self.config.embedding
         read = cache.state.shape[1] if cache is not None else 0
         x = self.embedding(tokens) * units**0.5
         x = self.dropout(x + positions(read, tokens.shape[1], units, x))
         for i, writer in enumerate(self.writers):
-            x, weights = writer(x, grid.keys[:, i], grid.values[:, i], cache, i)
+            x, weights = writer(x, memory.keys[:, i], memory.values[:, i], cache, i)
         return self.norms[1](x), weights
 
     def _logits(self, words: Tensor) -> Tensor:

@@ -11,14 +11,13 @@ paper's 1000 units.
 Shapes: B captions, T tokens, R regions, D their features, E embedding, H units, A attention, V vocabulary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from captioner.decoders.base import Decoder, Run, pictures_of
+from captioner.decoders.stepwise import Stepwise
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Regions(NamedTuple):
     mean: Tensor
 
 
-class UpDown(Decoder):
+class UpDown(Stepwise):
     def __init__(self, config: UpDownConfig) -> None:
         super().__init__()
         self.config = c = config
@@ -57,36 +56,13 @@ class UpDown(Decoder):
         values = self.dropout(grid)
         return Regions(values, self.key(values), values.mean(1)), grid.new_zeros(len(grid), 4 * self.config.units)
 
-    def forward(self, grid: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        outputs, _ = self._run(grid, tokens)
-        return self._logits(outputs if keep is None else outputs[keep])
-
-    def weights(self, grid: Tensor, tokens: Tensor) -> Tensor:
-        return self._run(grid, tokens)[1]
-
-    def step(self, tokens: Tensor, state: Tensor, memory: Regions, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
-        pictures = pictures_of(runs, tokens.device)
-        regions = Regions(*(part[pictures] for part in memory))
-        state, output, _ = self._step(self.embedding(tokens), state, regions)
-        return self._logits(output), state
-
-    def _run(self, grid: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs (B, T, H) of the language LSTM, and the attention (B, T, R)."""
-        regions, state = self.look(grid)
-        steps = []
-        for word in self.dropout(self.embedding(tokens)).unbind(1):
-            state, *made = self._step(word, state, regions)
-            steps.append(made)
-        outputs, weights = (torch.stack(part, 1) for part in zip(*steps, strict=True))
-        return outputs, weights
-
-    def _step(self, word: Tensor, state: Tensor, regions: Regions) -> tuple[Tensor, Tensor, Tensor]:
+    def _step(self, word: Tensor, state: Tensor, memory: Regions) -> tuple[Tensor, Tensor, Tensor]:
         """A word (N, E) and states (N, 4H) to the new states, the output (N, H) and the attention (N, R)."""
         attended, its_cell, written, writing = state.chunk(4, -1)
-        attended, its_cell = self.attender(torch.cat([written, regions.mean, word], -1), (attended, its_cell))
-        compared = (regions.keys + self.query(attended).unsqueeze(1)).tanh()  # (N, R, A)
+        attended, its_cell = self.attender(torch.cat([written, memory.mean, word], -1), (attended, its_cell))
+        compared = (memory.keys + self.query(attended).unsqueeze(1)).tanh()  # (N, R, A)
         weights = self.energy(compared).squeeze(-1).softmax(-1)  # (N, R)
-        seen = (weights.unsqueeze(1) @ regions.values).squeeze(1)  # (N, D)
+        seen = (weights.unsqueeze(1) @ memory.values).squeeze(1)  # (N, D)
         written, writing = self.writer(torch.cat([seen, attended], -1), (written, writing))
         return torch.cat([attended, its_cell, written, writing], -1), written, weights
 
