@@ -118,7 +118,10 @@ class WebChat:
             [web.get("/healthz", self._live), web.get("/readyz", self._ready), web.get("/metrics", self._metrics)]
         )
         app.add_routes(
-            [web.get("/dashboard", self._dashboard.show), web.get(r"/static/{file:dashboard\.css}", self._page)]
+            [
+                web.get("/dashboard", self._dashboard.show),
+                web.get(r"/static/{file:dashboard\.css|colours\.css}", self._page),
+            ]
         )
         if chat:
             app.add_routes([web.get("/", self._page), web.get(r"/static/{file:app\.js|style\.css}", self._page)])
