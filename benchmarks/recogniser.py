@@ -21,7 +21,6 @@ from torch import Tensor
 
 from captioner.captioner import shipped
 from captioner.checkpoint import Checkpoint
-from captioner.encoders import build
 from captioner.templates import Templates, learnt
 
 _FONTS = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVuS*.ttf"))
@@ -150,7 +149,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=2, help="uses every N-th photograph")
     args = parser.parse_args()
     checkpoint = Checkpoint.load(args.model or shipped())
-    encoder, reduction = build(checkpoint.encoder), checkpoint.reduction
+    encoder, reduction = checkpoint.build_encoder(), checkpoint.reduction
 
     @torch.inference_mode()
     def encode(image: Image.Image) -> Tensor:

@@ -19,7 +19,7 @@ from captioner.images import ImageError, Limits, Picture, to_jpeg
 
 _BATCH = 8
 _TOO_FEW = 3
-"""The exit status of finetune where there are too few labels yet."""
+"""The exit status of finetune and gate where there are too few labels yet."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -195,7 +195,8 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from captioner.train import RECIPES, train
+    from captioner.recipe import RECIPES
+    from captioner.train import train
 
     if options.base not in RECIPES:
         raise ValueError(f"There is no recipe {options.base}; known are {', '.join(RECIPES)}.")
@@ -214,7 +215,8 @@ def _add_learning(parser: Any) -> None:
         "--data", action="append", default=[], type=_pair, metavar="NAME=DIR", help="public captions to hold on to"
     )
     parser.add_argument("recipe", nargs="*", type=_pair, metavar="key=value", help="changes to the recipe")
-    _add_model(parser)
+    parser.add_argument("--model", type=Path, metavar="FILE", help="a checkpoint instead of the shipped one")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; a GPU, where there is one, is left alone")
 
 
 def _add_finetune(commands: Any) -> None:
@@ -225,8 +227,8 @@ def _add_finetune(commands: Any) -> None:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from captioner.finetune import Recipe, TooFewLabelsError, enough, finetune
-    from captioner.labels import read, split
+    from captioner.finetune import Recipe, enough, finetune
+    from captioner.labels import TooFewLabelsError, read, split
 
     _set_threads(options.threads)
     recipe, labels = _filled(Recipe(), options.recipe), read(options.labels)
@@ -243,7 +245,9 @@ def _finetune(options: argparse.Namespace) -> int:
 
 
 def _add_gate(commands: Any) -> None:
-    parser = commands.add_parser("gate", help="judge by held-out votes whether a candidate may take a model's place")
+    parser = commands.add_parser(
+        "gate", help="judge by held-out votes whether a candidate may take a model's place; exits 3 for too few"
+    )
     parser.add_argument("--candidate", required=True, type=Path, metavar="FILE", help="the checkpoint to judge")
     parser.add_argument("--json", action="store_true", help="one object instead of sentences")
     _add_learning(parser)
@@ -252,12 +256,16 @@ def _add_gate(commands: Any) -> None:
 
 def _gate(options: argparse.Namespace) -> int:
     from captioner.gate import Rules, gate
-    from captioner.labels import read
+    from captioner.labels import TooFewLabelsError, read
 
     _set_threads(options.threads)
     sets = {name: Path(folder) for name, folder in options.data}
     rules = _filled(Rules(), options.recipe)
-    verdict = gate(options.model or shipped(), options.candidate, read(options.labels), sets, rules)
+    try:
+        verdict = gate(options.model or shipped(), options.candidate, read(options.labels), sets, rules)
+    except TooFewLabelsError as error:
+        print(error, file=sys.stderr)
+        return _TOO_FEW
     if options.json:
         print(json.dumps(verdict))
         return 0
@@ -302,6 +310,7 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="where all of it is kept")
     parser.add_argument("--encoder", default="", metavar="NAME", help="one for all instead of each system's own")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="to train on")
     parser.set_defaults(run=_bench)
 
 
@@ -311,7 +320,7 @@ def _bench(options: argparse.Namespace) -> int:
     if options.minutes <= 0:
         raise ValueError("--minutes takes a number above 0.")
     sets = {name: Path(folder) for name, folder in options.data}
-    changes = {"seed": options.seed, "encoder": options.encoder}
+    changes = {"seed": options.seed, "encoder": options.encoder, "device": options.device}
     bench(sets, options.systems or FIRST, options.minutes, options.out, changes)
     return 0
 

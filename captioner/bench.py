@@ -19,16 +19,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner import data, kinds, metrics, outside_metrics
+from captioner import data, devices, kinds, metrics, outside_metrics
 from captioner.baselines import BASELINES, Baseline, Pictures
 from captioner.bench_report import write
 from captioner.captioner import shipped
 from captioner.checkpoint import Checkpoint
+from captioner.corpora import Corpus, prepare, read
 from captioner.data.samples import Sample, fingerprint
 from captioner.encoders import DEFAULT, Reduction, build
 from captioner.features import fit_reduction
+from captioner.recipe import Recipe
 from captioner.search import Lane, Rules, Search, search
-from captioner.train import Corpus, Recipe, Trainer, introduce, learnt_tokenizer, likelihood, new_decoder, prepare, read
+from captioner.train import introduce, learnt_tokenizer, new_decoder
+from captioner.trainer import Trainer, likelihood
 
 Row = dict[str, Any]
 
@@ -123,6 +126,8 @@ class Job:
     seed: int = 1
     encoder: str = ""
     """One for all; else each system's own, where its weights can be had."""
+    device: str = "auto"
+    """Where systems are trained; they are measured on the CPU."""
 
 
 def bench(sets: dict[str, Path], systems: Sequence[str], minutes: float, out: Path, changes: dict[str, Any]) -> None:
@@ -186,19 +191,21 @@ class Material:
             return DEFAULT, f"on {DEFAULT}: no weights of {name}"
         return name, "" if name == wanted else f"on {name} instead of {wanted}"
 
-    def reduction(self, encoder: str, features: int) -> Reduction:
-        """The shipped model's for its own encoder; else fitted to the training pictures, once."""
+    def eyes(self, encoder: str, features: int) -> tuple[Reduction, dict[str, Tensor]]:
+        """The reduction and the last stages: the shipped model's for its own encoder, else a reduction fitted to the
+        training pictures, once."""
         model = Checkpoint.load(shipped())
         if encoder == model.encoder:
-            return model.reduction
+            return model.reduction, model.last_stages
         file = self.job.folder / f"reduction-{encoder}.safetensors"
         if not file.exists():
-            made = fit_reduction(build(encoder), sorted({s.picture for s in self.train}), features)
+            seeing = build(encoder).to(devices.for_training(self.job.device))
+            made = fit_reduction(seeing, sorted({s.picture for s in self.train}), features)
             save_file({key: value.contiguous() for key, value in made.state_dict().items()}, file)
         stored = load_file(file)
         reduction = Reduction(*stored["basis"].shape)
         reduction.load_state_dict(stored)
-        return reduction
+        return reduction, {}
 
     def checkpoint(self, name: str, decoder: str, recipe: Recipe) -> Checkpoint:
         """An untrained one."""
@@ -206,8 +213,8 @@ class Material:
         tokenizer = learnt_tokenizer(texts, recipe)
         torch.manual_seed(recipe.seed)
         model = new_decoder(decoder, recipe, len(tokenizer), kinds.count(self.train))
-        reduction = self.reduction(recipe.encoder, recipe.features)
-        return Checkpoint(model, reduction, tokenizer, name, decoder, recipe.encoder, self.prints)
+        reduction, last = self.eyes(recipe.encoder, recipe.features)
+        return Checkpoint(model, reduction, tokenizer, name, decoder, recipe.encoder, self.prints, last_stages=last)
 
     def corpora(self, checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[Corpus]]:
         return prepare(self.samples, self.split, checkpoint, recipe, self.job.folder)
@@ -217,9 +224,8 @@ def _trained(material: Material, name: str) -> Row:
     """Trains a system for its time and measures it; its checkpoint stays, to be served."""
     job, system = material.job, SYSTEMS[name]
     encoder, note = material.encoder(system.encoder)
-    recipe = replace(
-        Recipe(), **(_COMMON | system.recipe | {"encoder": encoder, "minutes": job.minutes, "seed": job.seed})
-    )
+    asked = {"encoder": encoder, "minutes": job.minutes, "seed": job.seed, "device": job.device}
+    recipe = replace(Recipe(), **(_COMMON | system.recipe | asked))
     run = job.folder / name
     run.mkdir(exist_ok=True)
     checkpoint = material.checkpoint(name, system.decoder, recipe)
@@ -235,6 +241,7 @@ def _trained(material: Material, name: str) -> Row:
         "decoder": system.decoder,
         "encoder": encoder,
         "note": note,
+        "device": trainer.device.type,
         "parameters": sum(p.numel() for p in checkpoint.decoder.parameters()),
         "steps": progress.step,
         "tokens": progress.tokens,
@@ -245,7 +252,7 @@ def _trained(material: Material, name: str) -> Row:
 
 def _baseline(material: Material, name: str) -> Row:
     """Fits what needs no training and measures it on the default encoder's grids."""
-    recipe = replace(Recipe(), **(_COMMON | {"seed": material.job.seed}))
+    recipe = replace(Recipe(), **(_COMMON | {"seed": material.job.seed, "device": material.job.device}))
     corpora = material.corpora(material.checkpoint(name, "attention_gru", recipe), recipe)
     [known], [held] = ([c for c in corpora[part] if c.samples] for part in ("train", "dev"))
     said: dict[int, list[str]] = defaultdict(list)

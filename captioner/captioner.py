@@ -19,13 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captioner import devices, images
 from captioner import draw as drawing
 from captioner import filter as block
-from captioner import images
 from captioner.attention_map import NoAttentionError, attention_map
 from captioner.checkpoint import Checkpoint, CheckpointError
 from captioner.data.samples import fingerprint
-from captioner.encoders import build
 from captioner.fonts import Fonts
 from captioner.images import Limits, Picture
 from captioner.labels import eyes, packed
@@ -146,7 +145,7 @@ class Captioner:
         self.device = torch.device(device)
         self.fonts, self.limits, self.max_side, self.ranking = fonts, limits, max_side, ranking
         self.tokenizer = checkpoint.tokenizer
-        self.encoder = build(checkpoint.encoder).to(self.device)
+        self.encoder = checkpoint.build_encoder().to(self.device)
         self.eyes = eyes(checkpoint.reduction.basis.numpy())
         self.reduction = checkpoint.reduction.to(self.device)
         self.decoder = checkpoint.decoder.to(self.device).eval()
@@ -417,9 +416,7 @@ def _cores() -> int:
 
 
 def _device(name: str) -> str:
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next(d for d in ("cuda", "mps", "cpu") if available[d])
-    if not available.get(name):
-        raise ModelError(f"captioner.device is {name}, which this machine does not have; auto takes what there is.")
-    return name
+    try:
+        return str(devices.named(name))
+    except ValueError as error:
+        raise ModelError(f"captioner.{error}") from None

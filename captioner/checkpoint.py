@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captioner.aptness import Aptness
 from captioner.decoders import DECODERS, Decoder
-from captioner.encoders import DEFAULT, Reduction, is_known
+from captioner.encoders import DEFAULT, Encoder, Reduction, build, is_known
 from captioner.keywords import Keywords
 from captioner.mixture import Gate, Mixture
 from captioner.ngrams import NGrams
@@ -24,6 +24,9 @@ from captioner.tokenizer import STYLES, VOTES, CaptionTokenizer
 from captioner.voice import Voice
 
 FORMAT = "quipbot-1"
+_LARGE = 1 << 16
+"""Numbers in a matrix from which on 8 bits are worth their steps."""
+_STEPS = ":steps"
 
 
 class CheckpointError(Exception):
@@ -48,6 +51,8 @@ class Checkpoint:
     """Those that were learnt."""
     votes: bool = True
     """Whether memes were learnt with their vote buckets."""
+    last_stages: dict[str, Tensor] = field(default_factory=dict)
+    """The encoder's last stages as they were fine-tuned; empty where the published ones serve."""
     gate: Gate = field(init=False)
     """Lets the counts in, where there are any."""
     ngrams: NGrams | None = None
@@ -70,18 +75,31 @@ class Checkpoint:
         style = style if style in self.styles else self.styles[0]
         return tuple(self.tokenizer.prefix(style, VOTES - 1 if style == "meme" and self.votes else None))
 
-    def save(self, file: Path) -> None:
-        """Half precision; written beside the target, flushed and renamed."""
-        tensors = {f"decoder.{k}": _halved(v) for k, v in self.decoder.state_dict().items()}
-        tensors |= {f"reduction.{k}": v.half().contiguous() for k, v in self.reduction.state_dict().items()}
+    def build_encoder(self) -> Encoder:
+        """The encoder that this checkpoint's grids come from."""
+        encoder = build(self.encoder)
+        if self.last_stages:
+            encoder.renew(self.last_stages)
+        return encoder
+
+    def save(self, file: Path, *, compact: bool = False) -> None:
+        """Half precision; written beside the target, flushed and renamed.
+
+        `compact` keeps the decoder's large matrices in 8 bits: for a file that is downloaded. What was fine-tuned is
+        not saved so, since steps of learning can be smaller than those of 8 bits; nor is the encoder, whose clipped
+        activations bear them badly (its grid moves by 7 %).
+        """
+        large = _eighths if compact else _halves
+        tensors = large("decoder", self.decoder.state_dict())
+        tensors |= _halves("encoder", self.last_stages) | _halves("reduction", self.reduction.state_dict())
         tensors["fingerprints"] = torch.from_numpy(self.fingerprints.astype(np.uint32).view(np.int32))
         if self.ngrams:
             tensors |= {f"ngrams.{k}": v.contiguous() for k, v in self.ngrams.tensors().items()}
             tensors["gate.weigh.weight"] = self.gate.weigh.weight.detach()
         if self.templates:
-            tensors |= {f"templates.{k}": _halved(v) for k, v in self.templates.tensors().items()}
+            tensors |= _halves("templates", self.templates.tensors())
         if self.keywords:
-            tensors |= {f"keywords.{k}": _halved(v) for k, v in self.keywords.state_dict().items()}
+            tensors |= large("keywords", self.keywords.state_dict())
         if self.aptness:
             tensors["aptness"] = self.aptness.tensor()
         if self.decoder.shortlist is not None:
@@ -147,6 +165,7 @@ class Checkpoint:
             json.loads(about["facts"]),
             tuple(json.loads(about["styles"])) if "styles" in about else STYLES,
             json.loads(about.get("votes", "true")),
+            _under("encoder.", tensors),
         )
         if counts := _under("ngrams.", tensors):
             made.ngrams = NGrams.from_tensors(counts)
@@ -167,11 +186,27 @@ class Checkpoint:
         return made
 
 
-def _halved(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().contiguous()
-    return tensor.half() if tensor.is_floating_point() else tensor
+def _halves(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    made = {f"{name}.{key}": tensor.detach().contiguous() for key, tensor in tensors.items()}
+    return {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in made.items()}
+
+
+def _eighths(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As `_halves`, but matrices of some size as signed bytes, each row of them with its own step."""
+    made = _halves(name, tensors)
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dim() == 2 and tensor.numel() >= _LARGE:
+            rows = tensor.detach().float()
+            steps = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+            made[f"{name}.{key}"] = (rows / steps).round().to(torch.int8)
+            made[f"{name}.{key}{_STEPS}"] = steps
+    return made
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a part by their names in it, in full precision."""
     found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
+    full = {k: v.float() if v.is_floating_point() or k + _STEPS in found else v for k, v in found.items()}
+    for key in [k for k in full if k.endswith(_STEPS)]:
+        full[key.removesuffix(_STEPS)] *= full.pop(key)
+    return full

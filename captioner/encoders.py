@@ -27,6 +27,8 @@ from captioner.packed import Convolution
 DEFAULT = "efficientnet_lite0"
 DETECTORS = "fasterrcnn"
 """What the names of those encoders begin with whose places are regions (captioner.regions)."""
+_LAST = 6
+"""The first of the default encoder's stages that can be fine-tuned: what it reads is twice as fine as the grid."""
 _HEADS = ("classifier", "head", "fc", "avgpool", "aux", "AuxLogits", "AvgPool")
 
 
@@ -67,9 +69,35 @@ class Encoder(nn.Module):
         """Where the R places lie, as left, top, right and bottom (B, R, 4) in shares of a side; None for a grid."""
         return None
 
+    def halves(self) -> "tuple[Encoder, nn.Module]":
+        """The stages that stay as they were published, and the last ones, which can be fine-tuned.
+
+        The last ones read what the others give for a picture, as (B, C', H', W').
+        Raises ValueError for an encoder whose stages are not known here.
+        """
+        if self.name != DEFAULT:
+            raise ValueError(f"{self.name} has no stages to fine-tune; {DEFAULT} has.")
+        assert isinstance(self.body, nn.Sequential)
+        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        first = Encoder(f"{self.name} to {_LAST}", self.body[:_LAST], self.size, mean, std)
+        return first.to(self.mean.device), self.body[_LAST:]
+
+    def renew(self, last: dict[str, Tensor]) -> None:
+        """Takes other weights of its last stages; raises RuntimeError for those of another network."""
+        _, stages = self.halves()
+        stages.load_state_dict(last)
+        refresh(stages)
+
     def train(self, mode: bool = True) -> "Encoder":
         """Stays in evaluation mode: batch statistics of a few pictures would spoil the pre-trained ones."""
         return super().train(False)
+
+
+def refresh(stages: nn.Module) -> None:
+    """After their weights have changed: what was packed of them is packed again."""
+    for module in stages.modules():
+        if isinstance(module, Convolution):
+            module.refresh()
 
 
 def build(name: str = DEFAULT, weights: Path | None = None) -> Encoder:

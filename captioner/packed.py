@@ -37,6 +37,10 @@ class Convolution(nn.Module):
         self.clipped = clipped
         self._ordered: Tensor | None = None
 
+    def refresh(self) -> None:
+        """After the weights have changed."""
+        self._ordered = None
+
     def forward(self, x: Tensor) -> Tensor:
         """Pixels or features (B, C, H, W) to features (B, O, H', W')."""
         if torch.is_grad_enabled() or not _packs(x):

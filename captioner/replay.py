@@ -19,7 +19,6 @@ from torch import Tensor
 from captioner import data
 from captioner.checkpoint import Checkpoint
 from captioner.data.samples import Sample
-from captioner.encoders import build
 from captioner.labels import Labels, unpacked
 from captioner.mixture import NEVER
 from captioner.search import Lane, Rules, Search, search
@@ -67,7 +66,7 @@ def grids(checkpoint: Checkpoint, labels: Labels, count: int, seed: int) -> list
 
 @torch.inference_mode()
 def encoded(checkpoint: Checkpoint, pictures: Iterable[Image.Image]) -> list[np.ndarray]:
-    encoder = build(checkpoint.encoder)
+    encoder = checkpoint.build_encoder()
     return [checkpoint.reduction(encoder(encoder.pixels([p])))[0].numpy() for p in pictures]
 
 

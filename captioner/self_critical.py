@@ -10,7 +10,7 @@ Shapes: B pictures, K samples of each, T steps, R places of the grid, D their fe
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -101,7 +101,8 @@ def _cosine(mine: tuple[Vector, float], theirs: tuple[Vector, float]) -> float:
 class Critic:
     """The loss of descriptions sampled from a decoder.
 
-    `grids[i]` (W, R, D) are the views of picture `i`, `references[i]` its descriptions.
+    `grids[i]` (W, R, D) are the views of picture `i`, `references[i]` its descriptions. `logits` is the decoder's
+    teacher forcing with all of its arguments, where that is done in another precision.
     """
 
     def __init__(
@@ -111,8 +112,10 @@ class Critic:
         grids: Sequence[np.ndarray],
         references: Sequence[Sequence[str]],
         seed: int,
+        logits: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.decoder, self.tokenizer, self.grids, self.seed = decoder, tokenizer, grids, seed
+        self.logits = logits or decoder
         self.likeness = Likeness([[words(text) for text in of] for of in references])
         self.spread = 1.0
         """Of the advantages of late: a run that was cut off has to keep it."""
@@ -121,18 +124,20 @@ class Critic:
         """The loss, and the mean reward, of an update; the pictures are a function of seed and step."""
         rng = np.random.default_rng([self.seed, step])
         chosen = rng.choice(len(self.grids), min(_PICTURES, len(self.grids)), replace=False).tolist()
-        grids = torch.from_numpy(np.stack([self.grids[i][rng.integers(len(self.grids[i]))] for i in chosen])).float()
+        views = np.stack([self.grids[i][rng.integers(len(self.grids[i]))] for i in chosen])
+        device = self.decoder.embedding.weight.device
+        grids = torch.from_numpy(views).to(device).float()
         self.decoder.eval()
         captions = sampled(self.decoder, self.tokenizer, grids, _SAMPLES, _STEPS)
         rewards = torch.tensor([self._reward(chosen[n // _SAMPLES], ids) for n, ids in enumerate(captions)])
         gains = advantages(rewards.view(-1, _SAMPLES)).flatten()
         self.spread = _MEMORY * self.spread + (1 - _MEMORY) * gains.std().item()
         self.decoder.train()
-        tokens, targets = _padded(captions, self.tokenizer)
+        tokens, targets = (made.to(device) for made in _padded(captions, self.tokenizer))
         keep = targets >= 0
-        likelihood = self.decoder(grids.repeat_interleave(_SAMPLES, 0), tokens, keep).log_softmax(-1)
+        likelihood = self.logits(grids.repeat_interleave(_SAMPLES, 0), tokens, keep).log_softmax(-1)
         each = likelihood.gather(1, targets[keep].unsqueeze(1)).squeeze(1)
-        weights = (gains / self.spread).unsqueeze(1).expand_as(targets)[keep]
+        weights = (gains.to(device) / self.spread).unsqueeze(1).expand_as(targets)[keep]
         return -(weights * each).mean(), rewards.mean().item()
 
     def _reward(self, picture: int, ids: Sequence[int]) -> float:
@@ -160,13 +165,14 @@ def sampled(decoder: Decoder, tokenizer: CaptionTokenizer, grids: Tensor, count:
     memory, state = decoder.look(grids)
     runs = [(i, slice(i * count, (i + 1) * count)) for i in range(len(grids))]
     state = state.repeat_interleave(count, 0)
-    style, vote = (torch.full((len(state),), token) for token in tokenizer.prefix("describe"))
+    style, vote = (torch.full((len(state),), i, device=grids.device) for i in tokenizer.prefix("describe"))
     decoder.refresh()
     state = decoder.read(style, state, memory, runs)
-    drawn, tokens, done = [], vote, torch.zeros(len(state), dtype=torch.bool)
+    drawn, tokens, done = [], vote, torch.zeros_like(vote, dtype=torch.bool)
     for _ in range(steps):
         logits, state = decoder.step(tokens, state, memory, runs)
-        logits[:, [tokenizer.pad, tokenizer.unk]] = -torch.inf
+        for silent in (tokenizer.pad, tokenizer.unk):
+            logits[:, silent] = -torch.inf
         tokens = _drawn(logits.softmax(-1)).masked_fill(done, tokenizer.pad)
         drawn.append(tokens)
         done |= tokens == tokenizer.eos
@@ -179,7 +185,7 @@ def sampled(decoder: Decoder, tokenizer: CaptionTokenizer, grids: Tensor, count:
 def _drawn(probabilities: Tensor) -> Tensor:
     """One column (N,) of each row (N, V), by inversion: many times faster than `torch.multinomial` on a CPU."""
     below = probabilities.cumsum(-1)
-    asked = torch.rand(len(below), 1) * below[:, -1:]
+    asked = torch.rand(len(below), 1, device=below.device) * below[:, -1:]
     return torch.searchsorted(below, asked, right=True).squeeze(1).clamp(max=below.shape[1] - 1)
 
 

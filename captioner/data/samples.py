@@ -42,12 +42,17 @@ class Sample:
         return " ".join(self.boxes)
 
 
-def cleaned(samples: Iterable[Sample], dropped: Counter[str], before: Sequence[Sample] = ()) -> Iterator[Sample]:
+def cleaned(
+    samples: Iterable[Sample],
+    dropped: Counter[str],
+    before: Sequence[Sample] = (),
+    split: Callable[[Sample], str] | None = None,
+) -> Iterator[Sample]:
     """Normalised samples worth learning from; `dropped` counts the others by reason.
 
     A meme is left out that nearly repeats one of its template, or one of any template that falls on the other side of
-    `split_of`: neither split tells about the other. `before` are cleaned samples of other sets, to be told apart from.
-    A description is never a duplicate of another picture's: two dogs may both run through grass.
+    `split`, by default `split_of`: neither tells about the other. `before` are cleaned samples of other sets, to be
+    told apart from. A description is never a duplicate of another picture's: two dogs may both run through grass.
     """
     kept = list(_cleaned(samples, dropped))
     earlier = before if any(s.style == "meme" for s in kept) else ()
@@ -56,7 +61,7 @@ def cleaned(samples: Iterable[Sample], dropped: Counter[str], before: Sequence[S
     for i, (sample, mine) in enumerate(zip((*earlier, *kept), words, strict=True)):
         new = i >= len(earlier)
         if sample.style == "meme":
-            side = split_of(sample)
+            side = (split or split_of)(sample)
             other = "train" if side == "dev" else "dev"
             if new and (within.has(sample.template, mine) or across.has(other, mine)):
                 dropped["near-duplicate"] += 1

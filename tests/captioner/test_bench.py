@@ -11,9 +11,12 @@ from captioner import bench as benching
 from captioner.bench import FIRST, SYSTEMS, TITLES, Job, Material, bench
 from captioner.bench_report import table
 from captioner.captioner import Captioner, Wish
+from captioner.corpora import read
 from captioner.data.samples import Sample
 from captioner.encoders import DEFAULT
-from captioner.train import Recipe, new_decoder
+from captioner.recipe import Recipe
+from captioner.train import new_decoder
+from tests.fakes.pretended_device import pretended
 
 ONE = {"encoder": DEFAULT, "seed": 3}
 
@@ -69,6 +72,19 @@ def test_every_system_gets_a_row_resumes_and_can_be_served(
     monkeypatch.setattr(benching, "_baseline", lambda _, name: tried.append(name) or {"curve": []})
     bench({"flickr8k": photographs}, systems, 0.02, tmp_path, ONE)
     assert tried == ["slot_templates"]  # what failed is tried again
+
+
+def test_a_system_is_trained_on_the_device_and_measured_on_the_cpu(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slow in ("meteor_1_0", "meteor_1_5"):
+        monkeypatch.setattr(benching.outside_metrics, slow, lambda *_: None)
+    job = Job("flickr8k", photographs, tmp_path, 0.01, encoder=DEFAULT)
+    with pretended() as device:
+        row = benching._trained(Material(job, read({"flickr8k": photographs})[0]), "attention_gru")
+    assert row["device"] == device.type
+    assert row["bits_per_char"] > 0
+    assert row["pictures"] == 2
 
 
 def test_an_unknown_system_is_named(photographs: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from captioner.checkpoint import Checkpoint, CheckpointError
+from captioner.checkpoint import Checkpoint, CheckpointError, _eighths, _under
 from captioner.tokenizer import VOTES
 
 
@@ -61,3 +61,36 @@ def test_a_style_that_was_not_learnt_is_asked_for_as_the_one_that_was(tiny_model
     again.save(tmp_path / "memes.safetensors")
     memes = Checkpoint.load(tmp_path / "memes.safetensors")
     assert list(memes.prefix("meme")) == list(memes.prefix("describe")) == tokenizer.prefix("meme")
+
+
+def test_a_compact_file_means_the_same(tiny_model: Path) -> None:
+    checkpoint = Checkpoint.load(tiny_model)
+    torch.manual_seed(0)
+    large = torch.nn.Parameter(torch.randn(len(checkpoint.tokenizer), 512) * torch.rand(len(checkpoint.tokenizer), 1))
+    checkpoint.decoder.embedding.weight = large
+    tensors = checkpoint.decoder.state_dict()
+    kept = _under("decoder.", _eighths("decoder", tensors))
+    assert kept.keys() == tensors.keys()
+    step = large.abs().amax(1, keepdim=True) / 127
+    assert (kept["embedding.weight"] - large).abs().le(step * 0.51).all()
+    again = _under("decoder.", _eighths("decoder", kept))
+    assert torch.equal(again["embedding.weight"], kept["embedding.weight"]), "packing twice moves it twice"
+    small = {k: v for k, v in tensors.items() if v.numel() < 1000}
+    assert all(torch.equal(kept[k], v.half().float()) for k, v in small.items())
+
+
+def test_fine_tuned_stages_travel_with_the_checkpoint(tiny_model: Path, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(tiny_model)
+    pixels = torch.rand(2, 3, 224, 224)
+    encoder = checkpoint.build_encoder()
+    with torch.inference_mode():
+        before = encoder(pixels)  # packs the weights
+    _, last = encoder.halves()
+    checkpoint.last_stages = {k: (v * 1.5).detach() for k, v in last.state_dict().items()}
+    checkpoint.save(tmp_path / "tuned.safetensors", compact=True)
+    encoder.renew(checkpoint.last_stages)
+    again = Checkpoint.load(tmp_path / "tuned.safetensors").build_encoder()
+    with torch.inference_mode():
+        assert not torch.allclose(encoder(pixels), before, atol=0.1)
+        kept, made = again(pixels), encoder(pixels)
+    assert (kept - made).abs().mean() < 0.01 * made.abs().mean()

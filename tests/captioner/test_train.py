@@ -7,24 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
+from captioner.batches import batches
+from captioner.captioner import Captioner, Wish
 from captioner.checkpoint import Checkpoint
-from captioner.data import split_of
+from captioner.corpora import Corpus, corpus, held_back, read
+from captioner.data import SPLITS, split_of
 from captioner.data.samples import Sample
 from captioner.features import Features
+from captioner.recipe import RECIPES, Recipe, rate
 from captioner.tokenizer import CaptionTokenizer
-from captioner.train import (
-    RECIPES,
-    Corpus,
-    Recipe,
-    Trainer,
-    _held_back,
-    batches,
-    corpus,
-    new_decoder,
-    rate,
-    read,
-    train,
-)
+from captioner.train import new_decoder, train
+from captioner.trainer import Trainer
+from tests.fakes.pretended_device import pretended
 
 RECIPE = Recipe(
     steps=12, batch=8, vocabulary=420, features=8, embedding=16, units=16, attention=8, check_every=6, warm_up=2,
@@ -88,8 +82,6 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_model(
     sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(sets, tmp_path / "whole.safetensors", RECIPE)
-    from captioner.train import Trainer
-
     update, steps = Trainer._update, []
 
     def cut_off(self: Trainer, batch: object) -> float:
@@ -107,6 +99,48 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_model(
     assert same(whole, resumed)
     with pytest.raises(ValueError, match="another recipe"):
         train(sets, tmp_path / "cut.safetensors", replace(RECIPE, seed=2))
+
+
+def test_a_run_on_another_device_ends_with_a_model_for_any_machine(sets: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "there.safetensors"
+    with pretended() as device:
+        made = train(sets, file, replace(RECIPE, steps=3, device=device.type))
+    assert all(p.device.type == "cpu" for p in (*made.decoder.parameters(), *made.reduction.buffers()))
+    captioner = Captioner.load(file, device="cpu", threads=1)
+    assert captioner.templates is not None
+    picture = captioner.read(next((sets["flickr8k"] / "Flickr8k_Dataset").iterdir()).read_bytes())
+    assert captioner.caption([(picture, Wish(n=2))])[0].captions
+
+
+@pytest.mark.parametrize("by", ["template", "picture"])
+def test_whole_templates_and_pictures_can_be_held_out(by: str, tmp_path: Path) -> None:
+    held = [f"t{i}" for i in range(500) if split_by(by, f"t{i}") == "dev"][:2]
+    names = [*held, *[f"t{i}" for i in range(500) if split_by(by, f"t{i}") == "train"][:3]]
+    (tmp_path / "images").mkdir()
+    for name in names:
+        Image.effect_noise((64, 48), 80).save(tmp_path / f"images/{name}.jpg")
+    said = {name: ["the same on all of them", *(f"{name} meets {i} cats" for i in range(20))] for name in names}
+    written = [{"meme_id": 0, "meme_name": n, "meme_bounding_box": [], "meme_text": said[n]} for n in names]
+    (tmp_path / "combined_data.json").write_text(json.dumps(written))
+    seen: list[list[Corpus]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        fit = Trainer.fit
+        patch.setattr(Trainer, "fit", lambda self, *parts: seen.extend(parts) or fit(self, *parts))
+        made = train({"memefly": tmp_path}, tmp_path / "out.safetensors", replace(RECIPE, steps=1, by=by))
+    [learnt], [checked] = seen
+    assert {s.template for s in learnt.samples} == set(names) - set(held)
+    assert {s.template for s in checked.samples} == set(held)
+    assert not {s.text for s in learnt.samples} & {s.text for s in checked.samples}
+    assert made.facts["figures"]["meme_bits_per_char"] > 0
+
+
+def split_by(by: str, name: str) -> str:
+    return SPLITS[by](Sample(Path(f"{name}.jpg"), ("a",), "meme", name))
+
+
+def test_an_unknown_split_is_named(sets: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="by is caption, template or picture, not colour"):
+        train(sets, tmp_path / "none.safetensors", replace(RECIPE, by="colour"))
 
 
 def test_held_out_captions_are_never_in_a_batch(sets: dict[str, Path]) -> None:
@@ -155,7 +189,7 @@ def test_descriptions_that_are_learnt_in_another_way_come_apart(sets: dict[str, 
     ]
     recipe = replace(RECIPE, describe_share=0.5, pair_share=0.0, describe_dropout=0.4, mirror=0.5)
     stream = batches(members, tokenizer, recipe, 0)
-    plain = torch.from_numpy(grids.grids[0]).float()
+    plain = torch.from_numpy(grids.grids[0])
     mirrored = plain.view(2, 2, -1).flip(1).reshape(4, -1)
     seen: set[tuple[bool, bool]] = set()
     for _ in range(8):
@@ -175,7 +209,7 @@ def test_a_run_with_every_way_of_learning_descriptions(sets: dict[str, Path], tm
     assert made.facts["figures"]["describe_bits_per_char"] > 0
 
 
-def test_photographs_are_held_back_whole_and_always_the_same() -> None:
+def test_photographs_areheld_back_whole_and_always_the_same() -> None:
     tokenizer = CaptionTokenizer.train(["a b c d e"] * 3, 400)
     pictures = [Path(f"{i}.jpg") for i in range(200)]
     grids = Features(np.zeros((400, 4, 8), np.float16), {p: range(2 * i, 2 * i + 2) for i, p in enumerate(pictures)}, 2)
@@ -187,7 +221,7 @@ def test_photographs_are_held_back_whole_and_always_the_same() -> None:
     def shown(members: list[Corpus]) -> set[Path]:
         return {s.picture for c in members if c.name == "describe" for s in c.samples}
 
-    kept, back = _held_back([memes, described], 0.2)
+    kept, back = held_back([memes, described], 0.2)
     assert kept[0] is memes
     assert shown(kept) | shown(back) == set(pictures)
     assert not shown(kept) & shown(back)
@@ -195,8 +229,8 @@ def test_photographs_are_held_back_whole_and_always_the_same() -> None:
     [apart] = back
     assert all(grids.rows[s.picture].start == row for s, row in zip(apart.samples, apart.rows, strict=True))
     assert [tokenizer.encode(list(s.boxes)) for s in apart.samples] == apart.ids
-    assert shown(_held_back([described], 0.3)[1]) >= shown(back)
-    assert _held_back([memes, described], 0.0) == ([memes, described], [])
+    assert shown(held_back([described], 0.3)[1]) >= shown(back)
+    assert held_back([memes, described], 0.0) == ([memes, described], [])
 
 
 def test_a_run_without_a_better_check_ends_early(sets: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""The captions that a training learns from, as ids beside the views of their pictures."""
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from captioner import data, devices
+from captioner.checkpoint import Checkpoint
+from captioner.data.pairs import pairs
+from captioner.data.samples import Sample
+from captioner.features import Features, features
+from captioner.ngrams import Evidence, KneserNey, NGrams
+from captioner.recipe import Recipe
+from captioner.tokenizer import STYLES, VOTES, CaptionTokenizer
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Captions as ids, ready to be batched: `ids[i]` belong to the views from `rows[i]` on.
+
+    `votes[i]` is the caption's vote bucket, -1 for unknown. What counts say about its ids begins at `counted[i]` of the
+    evidence.
+    """
+
+    name: str
+    """`meme`, `describe` or `pair`: memes with photographs that they were not written for."""
+
+    samples: list[Sample]
+    ids: list[list[int]]
+    rows: np.ndarray
+    views: int
+    votes: np.ndarray
+    grids: np.ndarray
+    style: str
+    evidence: Evidence | None
+    counted: np.ndarray
+
+
+def read(sets: dict[str, Path], by: str = "caption") -> tuple[list[Sample], dict[str, Counter[str]]]:
+    """All data sets cleaned, to be split `by` one of `data.SPLITS`; with the counts of what was dropped, by reason."""
+    samples: list[Sample] = []
+    dropped: dict[str, Counter[str]] = {}
+    for name, folder in sets.items():
+        dropped[name] = Counter()
+        before = len(samples)
+        samples += data.cleaned(data.load(name, folder), dropped[name], tuple(samples), data.SPLITS[by])
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped[name].most_common())
+        print(f"{name}: {len(samples) - before} captions kept; dropped: {reasons or 'none'}")
+    return samples, dropped
+
+
+def prepare(
+    samples: Sequence[Sample], split: Sequence[str], checkpoint: Checkpoint, recipe: Recipe, run: Path
+) -> dict[str, list[Corpus]]:
+    """The corpora of both styles by split, features computed or read from the run's folder."""
+    encoder = checkpoint.build_encoder().to(devices.for_training(recipe.device))
+    corpora: dict[str, list[Corpus]] = {"train": [], "dev": []}
+    grids: dict[str, Features] = {}
+    for style, views in (("meme", recipe.template_views), ("describe", recipe.photograph_views)):
+        pictures = sorted({s.picture for s in samples if s.style == style})
+        if pictures:
+            grids[style] = features(
+                encoder, checkpoint.reduction, pictures, views, run / "features", template=style == "meme"
+            )
+    checkpoint.styles = tuple(
+        style for style in STYLES if style in grids or (recipe.start and style in checkpoint.styles)
+    )
+    checkpoint.votes = recipe.known_votes > 0
+    members = {
+        (style, part): [s for s, p in zip(samples, split, strict=True) if s.style == style and p == part]
+        for style in ("meme", "describe")
+        for part in corpora
+    }
+    counts = None
+    for part, made in corpora.items():
+        for style in grids:
+            made.append(corpus(members[style, part], checkpoint.tokenizer, grids[style], style))
+        if "meme" in grids and recipe.counts:
+            memes = made[0]
+            counts = counts or KneserNey(memes.ids, checkpoint.tokenizer.prefix("meme")[0], len(checkpoint.tokenizer))
+            memes = made[0] = counted(memes, counts, seen=part == "train")
+            checkpoint.ngrams = NGrams.of(counts)
+        if "meme" in grids and "describe" in grids:
+            made.append(paired(made[0], members["describe", part], grids["describe"], recipe))
+    return corpora
+
+
+def corpus(samples: list[Sample], tokenizer: CaptionTokenizer, grids: Features, style: str) -> Corpus:
+    ids = tokenizer.encode_batch([s.boxes for s in samples])
+    rows = np.array([grids.rows[s.picture].start for s in samples], np.int64)
+    votes = np.array([-1 if s.percentile is None else min(VOTES - 1, int(s.percentile * VOTES)) for s in samples])
+    return Corpus(style, samples, ids, rows, grids.views, votes, grids.grids, style, None, np.zeros(0, np.int64))
+
+
+def counted(corpus: Corpus, counts: KneserNey, *, seen: bool) -> Corpus:
+    """The corpus with what counts say about it; `seen` where the counts are its own."""
+    starts = np.cumsum([0, *map(len, corpus.ids)])
+    return replace(corpus, evidence=counts.evidence(corpus.ids, seen=seen), counted=starts)
+
+
+def paired(memes: Corpus, described: list[Sample], grids: Features, recipe: Recipe) -> Corpus:
+    """Memes with photographs of what they speak of."""
+    made = pairs(described, memes.samples, recipe.pairs, recipe.seed)
+    chosen = [i for _, i in made]
+    return Corpus(
+        "pair",
+        [memes.samples[i] for i in chosen],
+        [memes.ids[i] for i in chosen],
+        np.array([grids.rows[picture].start for picture, _ in made], np.int64),
+        grids.views,
+        memes.votes[chosen],
+        grids.grids,
+        "meme",
+        memes.evidence,
+        memes.counted[chosen],
+    )
+
+
+def held_back(corpora: Sequence[Corpus], share: float) -> tuple[list[Corpus], list[Corpus]]:
+    """The corpora without, and those of descriptions with nothing but, a share of the photographs."""
+    kept, back = [], []
+    for corpus in corpora:
+        if not share or corpus.name != "describe":
+            kept.append(corpus)
+            continue
+        apart = [zlib.crc32(s.picture.name.encode()) % 1000 < 1000 * share for s in corpus.samples]
+        kept.append(_part(corpus, [i for i, out in enumerate(apart) if not out]))
+        back.append(_part(corpus, [i for i, out in enumerate(apart) if out]))
+    return kept, back
+
+
+def _part(corpus: Corpus, members: list[int]) -> Corpus:
+    """Some captions of a corpus that counts do not speak of."""
+    samples, ids = [corpus.samples[i] for i in members], [corpus.ids[i] for i in members]
+    return replace(corpus, samples=samples, ids=ids, rows=corpus.rows[members], votes=corpus.votes[members])

@@ -1,0 +1,104 @@
+"""What a training is told: sizes, shares, rates, and how they change from step to step."""
+
+import math
+from dataclasses import dataclass
+
+from captioner.encoders import DEFAULT
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `key=value` on the command line may change."""
+
+    seed: int = 1
+    encoder: str = DEFAULT
+    steps: int = 5600
+    minutes: float = 0.0
+    """Instead of steps, if not 0: time spent on learning, of the processor where it is one thread's work alone."""
+    batch: int = 128
+    rate: float = 1.5e-3
+    warm_up: int = 300
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    describe_share: float = 0.25
+    pair_share: float = 0.18
+    """The shares of descriptions and of memes paired with photographs in what is learnt from; the rest are memes."""
+    describe_dropout: float = 0.0
+    """Dropout of descriptions, of which there are few, if not 0 and other than that of memes."""
+    describe_smoothing: float = 0.0
+    """Label smoothing of descriptions (Szegedy et al. 2016)."""
+    mirror: float = 0.0
+    """How often the grid of a photograph is mirrored: a view that costs nothing."""
+    pairs: int = 20
+    """Memes paired with each described photograph."""
+    self_critical: float = 0.0
+    """Weight of the loss of descriptions that the model draws itself (captioner.self_critical), beside likelihood."""
+    held_back: float = 0.0
+    """Share of the described photographs that likelihood does not learn from, and self-critical training alone does:
+    on those that a network knows by heart there is nothing to mend."""
+    patience: int = 0
+    """So many checks in a row without a better one end the run, if not 0; the best one is what is kept in any case."""
+    tune: int = 0
+    """Passes over the described photographs in which the encoder's last stages learn their words (captioner.tune); 0
+    leaves the encoder as it was published."""
+    start: str = ""
+    """A checkpoint to go on from: its weights, tokenizer and reduction. The sizes below are then its own."""
+    known_votes: float = 0.5
+    """How often a meme is trained with its vote bucket; else with *unknown*."""
+    counts: int = 1
+    """1 to mix counts of words into what is learnt of memes."""
+    vocabulary: int = 8000
+    words: int = 0
+    """Instead of pieces, if not 0: a vocabulary of the words that are seen at least so often."""
+    vectors: str = ""
+    """A file of word vectors, in GloVe's text format, that the embedding starts from."""
+    options: str = ""
+    """Settings of the decoder that have no name here, as key=value,key=value."""
+    features: int = 384
+    embedding: int = 256
+    units: int = 640
+    attention: int = 160
+    dropout: float = 0.15
+    template_views: int = 12
+    photograph_views: int = 3
+    recogniser_views: int = 48
+    """Distorted copies of every template that the recogniser learns from; 0 trains none."""
+    compact: int = 0
+    """1 to save the decoder's large matrices in 8 bits: a sixth less of a file that is downloaded."""
+    check_every: int = 700
+    by: str = "caption"
+    """What is held out to check on: `caption`, whole `template` or `picture`."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    precision: str = "auto"
+    """`float32`, `bfloat16` for products (mixed precision), or `auto`: mixed on a GPU that can."""
+    threads: int = 0
+    """Of torch; 0 leaves the choice to torch."""
+
+
+RECIPES = {
+    "small": Recipe(),
+    "large": Recipe(
+        steps=20_000, batch=512, rate=1e-3, warm_up=1000, vocabulary=8000, units=1024, attention=256, embedding=320,
+        features=512, dropout=0.25, describe_dropout=0.5, describe_smoothing=0.1, photograph_views=12,
+        template_views=24, tune=3, check_every=1000, patience=5,
+    ),
+    "describe": Recipe(
+        steps=6800, batch=64, rate=1.5e-3, warm_up=200, weight_decay=0.02, ema=0.998, counts=0, words=5, embedding=256,
+        units=512, attention=192, dropout=0.5, describe_dropout=0.5, describe_smoothing=0.1, photograph_views=9,
+        held_back=0.1, recogniser_views=0, check_every=850, threads=1,
+    ),
+}  # fmt: skip
+"""`small` takes some two hours of two cores, `large` a GPU, `describe` learns descriptions alone, as long as the
+benchmark's full budget. `large` was never run to its end: nobody here has had a GPU.
+"""
+
+
+def rate(recipe: Recipe, step: int, done: float | None = None) -> float:
+    """Linear warm-up, then half a cosine down to a fiftieth; `done` is the share of a run by time that is over."""
+    if step < recipe.warm_up:
+        return recipe.rate * (step + 1) / recipe.warm_up
+    if done is None:
+        done = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
+    return recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))

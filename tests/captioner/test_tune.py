@@ -1,0 +1,87 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from captioner import encoders
+from captioner.checkpoint import Checkpoint
+from captioner.data.samples import Sample
+from captioner.features import fit_reduction
+from captioner.recipe import Recipe
+from captioner.tune import tune
+
+RECIPE = Recipe(tune=1, photograph_views=2, device="cpu", seed=3)
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Wheels and boxes of any colour, each with five descriptions that say which it is."""
+    folder, dice = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1)
+    samples = []
+    for i in range(48):
+        image = Image.fromarray(dice.integers(0, 256, (8, 8, 3), np.uint8)).resize((120, 120))
+        ink, kind = tuple(dice.integers(0, 256, 3).tolist()), ("wheel", "crate")[i % 2]
+        pen = ImageDraw.Draw(image)
+        (pen.ellipse if kind == "wheel" else pen.rectangle)((20, 20, 100, 100), fill=ink)
+        image.save(folder / f"{i}.png")
+        samples += [Sample(folder / f"{i}.png", (f"a {kind} lies there {k}",), "describe") for k in range(5)]
+    return samples
+
+
+def checkpoint(tiny_model: Path, described: list[Sample]) -> Checkpoint:
+    made = Checkpoint.load(tiny_model)
+    made.reduction = fit_reduction(encoders.build(), sorted({s.picture for s in described}), 16)
+    return made
+
+
+def separation(model: Checkpoint, samples: list[Sample]) -> float:
+    """How far the two kinds lie apart on the grid, against how much pictures of a kind differ."""
+    encoder, kinds = model.build_encoder(), {s.picture: s.boxes[0].split()[1] for s in samples}
+    with torch.inference_mode():
+        grids = model.reduction(encoder(encoder.pixels([Image.open(p).convert("RGB") for p in kinds]))).mean(1)
+    parts = [grids[[kind == name for kind in kinds.values()]] for name in ("wheel", "crate")]
+    apart = (parts[0].mean(0) - parts[1].mean(0)).norm()
+    return float(apart / torch.cat([p - p.mean(0) for p in parts]).norm(dim=1).mean())
+
+
+def test_held_out_photographs_of_different_words_come_to_lie_apart(
+    described: list[Sample], tiny_model: Path, tmp_path: Path
+) -> None:
+    train, dev = described[:160], described[160:]
+    model = checkpoint(tiny_model, described)
+    before = separation(model, dev)
+    tune(model, train, dev, replace(RECIPE, tune=12), tmp_path)
+    assert separation(model, dev) > 1.05 * before
+    model.save(tmp_path / "tuned.safetensors")
+    assert separation(Checkpoint.load(tmp_path / "tuned.safetensors"), dev) == pytest.approx(
+        separation(model, dev), rel=0.02
+    )
+
+
+def test_the_same_seed_tunes_the_same_and_a_run_does_it_once(
+    described: list[Sample], tiny_model: Path, tmp_path: Path
+) -> None:
+    train, dev = described[:60], described[220:]
+    models = [checkpoint(tiny_model, described) for _ in range(3)]
+    for model, folder in zip(models, ("a", "b", "a"), strict=True):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        written = tmp_path / folder / "encoder.safetensors"
+        written_at = written.stat().st_mtime_ns if written.exists() else None
+        tune(model, train, dev, RECIPE, tmp_path / folder)
+        assert written_at in (None, written.stat().st_mtime_ns)
+    first, *others = models
+    for other in others:
+        assert torch.equal(first.reduction.basis, other.reduction.basis)
+        assert all(torch.equal(first.last_stages[k], v) for k, v in other.last_stages.items())
+
+
+def test_what_cannot_be_tuned_is_said(described: list[Sample], tiny_model: Path, tmp_path: Path) -> None:
+    model = checkpoint(tiny_model, described)
+    with pytest.raises(ValueError, match="too few descriptions"):
+        tune(model, described[:3], described[200:], RECIPE, tmp_path)
+    model.encoder = "squeezenet1_1"
+    with pytest.raises(ValueError, match="squeezenet1_1 has no stages"):
+        encoders.Encoder("squeezenet1_1", torch.nn.Conv2d(3, 4, 3), 8, [0.0] * 3, [1.0] * 3).halves()
