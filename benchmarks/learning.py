@@ -2,8 +2,9 @@
 
 People of a taste that is drawn at random (or read from a file) vote on what the model writes for pictures. After 300,
 1,000 and 3,000 votes, approval is the noiseless share of up-votes on pictures that were not voted on: of the frozen
-model, with re-ranking by the votes so far, and of a model fine-tuned on them, alone and re-ranked. Then the gate is
-put to the test: votes at random, one spammer, a candidate that says one thing only.
+model, with re-ranking by the votes so far, and of a model fine-tuned on them, alone and re-ranked, by KTO and by
+weighted likelihood. Then the gate is put to the test: votes at random, one spammer, a candidate that says one thing
+only.
 
     python -m benchmarks.learning --pictures DIR [--quick] [--seeds 5] [--population FILE] [--part NAME…] [--out DIR]
 
@@ -250,18 +251,28 @@ class Lab:
                     gain = self.approval(people, self.studio.fixed, taste, among) - frozen
                     self.note(f"{votes} votes, re-ranked, best of {among}: gain", gain)
             if self.scale.epochs:
-                self._tuned(seed, chat, people, frozen, tastes[max(tastes)])
+                self._tuned(seed, chat.labels(), people, frozen, tastes[max(tastes)])
 
-    def _tuned(self, seed: int, chat: Chat, people: Population, frozen: float, taste: Taste) -> None:
+    def weighted(self) -> None:
+        """The same votes learnt from by weighted likelihood instead."""
+        for seed in range(1, self.scale.seeds + 1):
+            people = self.people(seed)
+            chat = Chat(self.studio, people, random.Random(seed))
+            tastes = lived(chat, self.scale.votes)
+            frozen = self.approval(people, self.studio.fixed, None)
+            self._tuned(seed, chat.labels(), people, frozen, tastes[max(tastes)], "weighted")
+
+    def _tuned(
+        self, seed: int, labels: Labels, people: Population, frozen: float, taste: Taste, method: str = "kto"
+    ) -> None:
         """Fine-tuned on the earlier votes, gated by the later."""
-        labels = chat.labels()
-        file = self.tune(labels, f"seed-{seed}", epochs=self.scale.epochs)
+        file = self.tune(labels, f"{method}-{seed}", epochs=self.scale.epochs, method=method)
         choices = self.studio.rewritten(file)
-        self.note("fine-tuned alone: gain", self.approval(people, choices, None) - frozen)
-        self.note("fine-tuned and re-ranked: gain", self.approval(people, choices, taste) - frozen)
+        self.note(f"fine-tuned ({method}) alone: gain", self.approval(people, choices, None) - frozen)
+        self.note(f"fine-tuned ({method}) and re-ranked: gain", self.approval(people, choices, taste) - frozen)
         told = self.gate(file, labels)
-        self.note("the gate promotes it", float(told["promote"]))
-        say(f"seed {seed}", told)
+        self.note(f"the gate promotes it ({method})", float(told["promote"]))
+        say(f"{method} {seed}", told)
 
     def tune(self, labels: Labels, name: str, **changes: Any) -> Path:
         """A candidate that learnt from the earlier votes."""
@@ -364,7 +375,7 @@ def _collapsed(boxes: tuple[str, ...], file: Path, grids: torch.Tensor) -> Path:
     return file
 
 
-PARTS = ("learn", "collapse", "spam", "chance")
+PARTS = ("learn", "weighted", "collapse", "spam", "chance")
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def export(db: Database, platform: str, user: str) -> dict[str, Any]:
     Pictures are left out: they stand in the chats, and are kept for days only.
     """
     columns = "id, server, chat, message, reply, created, style, seed, model, template, description, alt, boxes, chosen"
-    asked = db.query(f"SELECT {columns} FROM memes WHERE platform = ? AND user = ?", [platform, user])  # noqa: S608
+    asked = db.query(f"SELECT {columns}, picked FROM memes WHERE platform = ? AND user = ?", [platform, user])  # noqa: S608
     return {
         "platform": platform,
         "user": user,

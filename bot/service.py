@@ -94,7 +94,8 @@ class Service:
         """When a user was last given a meme; only users with a cool-down are in it."""
 
     def on_votes(self, tell: Callable[[str, str], None]) -> None:
-        """Have `tell` called with the platform and the chat of a meme whose votes change; "" for votes forgotten."""
+        """Have `tell` called with the platform and the chat where votes change, or one of several captions is picked;
+        with "" for votes forgotten."""
         self._told = tell
 
     async def accept(self, request: Request) -> bool:
@@ -442,7 +443,10 @@ class Service:
                 request=request,
                 picked=chosen is not None,
             )
-            return await self._finish(record, kept, line)
+            reply = await self._finish(record, kept, line)
+        if kept.picked:
+            self._told(old.platform, old.chat)
+        return reply
 
     async def _tell_votes(self, meme: str, new: int, gone: int) -> None:
         """Count votes that were written, and let every window know."""

@@ -34,8 +34,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from captioner import judge
 from captioner.checkpoint import Checkpoint
-from captioner.labels import Labels, LabelsError, Meme, eyes, seen_by, unpacked
+from captioner.labels import Labels, Meme, TooFewLabelsError, eyes, seen_by, split, unpacked
 from captioner.replay import Replay, Text, logprob, padded, replay
 from captioner.taste import Taste
 
@@ -44,10 +45,6 @@ _DEV = 8
 """One in so many replayed texts is kept to measure the divergence."""
 _POINTS = 0.1
 """Of approval, that count as one vote: little evidence moves little."""
-
-
-class TooFewLabelsError(LabelsError):
-    """There is not enough to learn from yet; the message is a sentence."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +110,13 @@ def finetune(
 
 
 def enough(labels: Labels, recipe: Recipe) -> None:
-    """Raises TooFewLabelsError where all labels together are fewer than the recipe asks for."""
+    """Raises TooFewLabelsError where all labels are fewer than the recipe asks for, or those held out than the gate."""
     if len(labels.memes) < recipe.memes or labels.downs < recipe.downs:
         raise TooFewLabelsError(
             f"There are {len(labels.memes)} memes with votes and {labels.downs:.0f} votes against one: fine-tuning "
             f"takes {recipe.memes} and {recipe.downs}."
         )
+    judge.evidence(split(labels)[1].memes)
 
 
 def prepare(checkpoint: Checkpoint, labels: Labels, recipe: Recipe, sets: dict[str, Path]) -> Lessons:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captioner.labels import Judged, LabelsError
+from captioner.labels import Judged, TooFewLabelsError
 from captioner.taste import NOISE, SHAPE, TOGETHER, WORD, Captions, Lesson, Taste, learnt_from, shapes_of, words_of
 
 FEWEST = 50
@@ -45,11 +45,9 @@ class Change(NamedTuple):
 def change(votes: Sequence[Judged], foreseen: Taste, before: Sequence[Captions], after: Sequence[Captions]) -> Change:
     """What votes say of two sets of captions on the same pictures; `foreseen` must not have learnt from these votes.
 
-    Raises LabelsError for fewer than `FEWEST` memes with votes.
+    Raises TooFewLabelsError for fewer than `FEWEST` memes with votes.
     """
-    lesson = learnt_from(votes, ())
-    if lesson is None or len(lesson.target) < FEWEST:
-        raise LabelsError(f"Fewer than {FEWEST} memes with votes are held out: too few to judge by.")
+    lesson = evidence(votes)
     told = foreseen.score(lesson.captions)[:, None]  # (N, 1)
     covariance = lesson.kernel() + lesson.usual() + _TOLD * told * told.T + np.diag(NOISE / lesson.weight)
     inverse = np.linalg.inv(covariance)
@@ -67,6 +65,17 @@ def change(votes: Sequence[Judged], foreseen: Taste, before: Sequence[Captions],
     error = float(np.sqrt(((of_votes * left_out) ** 2).sum() + spread.var() / len(spread)))
     usual = sum(v.up for v in votes) / sum(v.weight for v in votes)
     return Change(usual + float(liked[0].mean()), usual + float(liked[1].mean()), error)
+
+
+def evidence(votes: Sequence[Judged]) -> Lesson:
+    """What there is to judge by. Raises TooFewLabelsError for fewer than `FEWEST` memes with votes that count."""
+    lesson = learnt_from(votes, ())
+    found = 0 if lesson is None else len(lesson.target)
+    if lesson is None or found < FEWEST:
+        raise TooFewLabelsError(
+            f"Of the latest memes {found} have votes that count: too few to judge by, {FEWEST} would do."
+        )
+    return lesson
 
 
 def _mean(lesson: Lesson, foreseen: Taste, captions: Captions) -> np.ndarray:

@@ -33,6 +33,10 @@ class LabelsError(ValueError):
     """The labels cannot be used; the message is a sentence."""
 
 
+class TooFewLabelsError(LabelsError):
+    """There is not enough to learn from, or to judge by, yet; the message is a sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A caption, normalised, with its votes; `at` unix seconds, `chat` any name that is the chat's own."""

@@ -7,7 +7,7 @@ function of seed and step, everything else is in the saved state.
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,8 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     checkpoint.facts = {
         "data": {name: sum(1 for s in samples if folder in s.picture.parents) for name, folder in sets.items()},
         "dropped": {name: dict(counts) for name, counts in dropped.items()},
-        "recipe": asdict(recipe),
+        # Without folders: the file travels.
+        "recipe": asdict(replace(recipe, start=Path(recipe.start).name, vectors=Path(recipe.vectors).name)),
         "started_from": checkpoint.facts,
         "figures": min(history, key=total),
     }

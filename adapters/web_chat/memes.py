@@ -1,4 +1,4 @@
-"""The handlers of memes: post, list, look at, vote, ask for another."""
+"""The handlers of memes: post, list, look at, vote, ask for another, be forgotten."""
 
 import json
 from collections.abc import Callable
@@ -37,6 +37,7 @@ class Memes:
             web.post(f"/api/memes/{_MEME}/text", self.own_text),
             web.put(f"/api/memes/{_MEME}/reactions/{{emoji}}", self.react),
             web.delete(f"/api/memes/{_MEME}/reactions/{{emoji}}", self.react),
+            web.delete("/api/me", self.forget),
             web.get(f"/memes/{_MEME}", self.picture),
             web.get(f"/memes/{_MEME}/attention", self.attention),
         ]
@@ -74,6 +75,11 @@ class Memes:
         added = request.method == "PUT"
         await service.react(ReactionChanged(PLATFORM, user, request.match_info["emoji"], added=added, meme=meme))
         return _json(wire.votes(await service.record(meme, user)))
+
+    async def forget(self, request: web.Request) -> web.Response:
+        """The voter's memes and votes are gone, and nothing is learnt from them any more."""
+        forgotten = await self._service().forget(PLATFORM, voter.identify(request))
+        return _json({"memes": forgotten.memes, "votes": forgotten.reactions})
 
     async def picture(self, request: web.Request) -> web.Response:
         meme = request.match_info["meme"]

@@ -60,7 +60,7 @@ def export_labels(config: Config, file: Path) -> int:
 
 
 def table(found: Sequence[Version]) -> str:
-    """The versions for people, a line each with the gate's reasons below."""
+    """The versions for people, a line each with the gate's reasons and figures below."""
     lines = [f"{'model':16}{'state':11}{'date':18}{'from':16}{'labels':>7}{'memes':>7}  approval"]
     for each in found:
         date = datetime.datetime.fromtimestamp(each.created).strftime("%Y-%m-%d %H:%M") if each.created else "-"
@@ -70,6 +70,8 @@ def table(found: Sequence[Version]) -> str:
         lines.append(f"{each.id:16}{each.state:11}{date:18}{parent:16}{numbers}  {approval}")
         if each.words:
             lines.append(f"    {each.words}")
+        if figures := [f"{r['what']} {r['before']:.3g} → {r['after']:.3g}" for r in each.verdict.get("reasons", [])]:
+            lines.append(f"    {', '.join(figures)}")
     return "\n".join(lines)
 
 

@@ -64,27 +64,25 @@ def lines(db: Database, ballot: Ballot) -> Iterator[dict[str, Any]]:
     """Every label as it is exported. Chats have names that mean nothing outside this store; users have none."""
     found = {label.meme: label for label in folded(db, ballot)}
     name = _namer(db)
-    scale = _pick_scales(db)
+    picks = _picks(db)
     for row, candidates in _memes(db):
         chat = name(row["platform"], row["chat"])
         if row["id"] in found:  # others are newer than the votes that were read
             yield _line(row, candidates, found[row["id"]], chat)
-        if row["picked"]:
-            weight = scale[row["platform"], row["chat"], row["user"]]
-            yield from _pairs(row, [each["boxes"] for each in candidates], chat, weight)
+        if row["id"] in picks:
+            yield from _pairs(row, [each["boxes"] for each in candidates], chat, picks[row["id"]])
 
 
 def preferences(db: Database) -> list[Preference]:
     """What was picked lately, rather than what; `chat` as in `judgements`."""
-    scale = _pick_scales(db)
+    picks = _picks(db)
     return [
         Preference(
             tuple(pair["better"]), tuple(pair["worse"]), row["template"], pair["chat"], row["created"], pair["weight"]
         )
         for row, offered in _memes(db, "AND picked AND created >= (SELECT max(created) FROM memes) - ?", [LATELY])
-        for pair in _pairs(
-            row, [each["boxes"] for each in offered], _chat(row), scale[row["platform"], row["chat"], row["user"]]
-        )
+        if row["id"] in picks
+        for pair in _pairs(row, [each["boxes"] for each in offered], _chat(row), picks[row["id"]])
     ]
 
 
@@ -174,10 +172,16 @@ def _pairs(row: Row, offered: Sequence[list[str]], chat: str, weight: float) -> 
         }
 
 
-def _pick_scales(db: Database) -> dict[tuple[str, str, str], float]:
-    """What a pick of each user in each chat weighs."""
-    rows = db.query(f"SELECT platform, chat, user, count(*) AS n FROM memes WHERE {OWN} AND picked GROUP BY 1, 2, 3")  # noqa: S608
-    return {(row["platform"], row["chat"], row["user"]): min(1.0, PICKS / row["n"]) for row in rows}
+def _picks(db: Database) -> dict[str, float]:
+    """What each pick weighs, by meme. Of what a user picked among the same captions the last counts, as of votes."""
+    rows = list(
+        db.query(
+            f"SELECT id, platform, chat, user, max(created) FROM memes WHERE {OWN} AND picked "  # noqa: S608
+            "GROUP BY platform, chat, user, message, seed"
+        )
+    )
+    made = Counter((row["platform"], row["chat"], row["user"]) for row in rows)
+    return {row["id"]: min(1.0, PICKS / made[row["platform"], row["chat"], row["user"]]) for row in rows}
 
 
 def _namer(db: Database) -> Callable[[str, str], str]:

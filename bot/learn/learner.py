@@ -76,7 +76,7 @@ class Learner:
         """The file that was tried last in vain."""
 
     def voted(self, platform: str, chat: str) -> None:
-        """The votes on a chat's meme changed; "" where somebody was forgotten, who may have voted in any."""
+        """A chat's votes changed, or somebody picked; "" where somebody was forgotten, who may have done so in any."""
         self._voted.add(chat_key(platform, chat) if chat else ALL)
 
     async def run(self) -> None:
@@ -129,7 +129,8 @@ class Learner:
         judged, preferred = await self._store.opinions(self._ballot)
         if ALL in chats:
             await self._engine.taste(ALL, [], [])
-            chats = set(list(dict.fromkeys(each.chat for each in judged))[:MOST_TASTES])
+            heard = [each.chat for each in judged] + [each.chat for each in reversed(preferred)]
+            chats = set(list(dict.fromkeys(heard))[:MOST_TASTES])
         for chat in [*chats, ALL]:
             await self._engine.taste(chat, judged, preferred)
         await asyncio.sleep((time.monotonic() - began) * (1 / SHARE - 1))

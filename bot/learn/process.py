@@ -1,4 +1,4 @@
-"""A command in the background: lowest priority, bounded memory, standing still while pictures wait, no orphan."""
+"""A command in the background: low priority, bounded memory, no GPU, still while pictures wait, and no orphan."""
 
 import asyncio
 import contextlib
@@ -14,6 +14,8 @@ from typing import IO
 import bot
 from bot.learn import child
 
+TELL = 0.2
+"""Seconds between two looks at what a command has said."""
 LOOK = 0.05
 """Seconds between two looks at whether pictures wait."""
 ASK = 2.0
@@ -35,15 +37,22 @@ class Background:
     wanted: Callable[[], Awaitable[bool]]
     holding: tuple[int, ...] = ()
     """File descriptors that the command keeps open: a lock is held for as long as it lives."""
+    aloud: bool = False
+    """Whether the terminal shows what the command says to its log."""
 
-    async def run(self, command: Sequence[str], out: Path, log: Path | None) -> int | None:
+    async def run(self, command: Sequence[str], out: Path, log: Path) -> int | None:
         """The exit status, or None where the work was not wanted any more; what it prints goes into the files.
 
         Cancelling ends the command first.
         """
-        with contextlib.ExitStack() as files:
-            stdout: IO[bytes] = files.enter_context(out.open("wb"))
-            stderr = files.enter_context(log.open("ab")) if log else None
+        async with contextlib.AsyncExitStack() as stack:
+            if self.aloud:
+                log.touch()
+                await stack.enter_async_context(_shown(stack.enter_context(log.open(errors="replace", newline=""))))
+            return await self._run(command, out, log)
+
+    async def _run(self, command: Sequence[str], out: Path, log: Path) -> int | None:
+        with out.open("wb") as stdout, log.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, child.__file__, str(os.getpid()), str(self.megabytes), *command),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -70,6 +79,29 @@ class Background:
             return waiting.result()
         finally:
             waiting.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _shown(log: IO[str]) -> AsyncIterator[None]:
+    """Show in the terminal what is added to a log meanwhile."""
+    log.seek(0, os.SEEK_END)
+
+    def show() -> None:
+        with contextlib.suppress(OSError):  # nobody reads any more
+            print(log.read(), end="", file=sys.stderr, flush=True)
+
+    async def show_on() -> None:
+        while True:
+            show()
+            await asyncio.sleep(TELL)
+
+    showing = asyncio.create_task(show_on())
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.wait([showing])
+        show()
 
 
 @contextlib.asynccontextmanager
@@ -122,8 +154,8 @@ def _tell(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """One thread, and the same code as here wherever it was started from."""
+    """One thread, the same code as here wherever it was started from, and no GPU: that is left to serving."""
     root = str(Path(bot.__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return os.environ | threads | {"PYTHONPATH": os.pathsep.join(paths)}
+    return os.environ | threads | {"PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": ""}

@@ -30,10 +30,8 @@ from bot.learn.runs import Run
 log = logging.getLogger(__name__)
 
 CAPTIONER = (sys.executable, "-m", "captioner")
-NVIDIA = Path("/proc/driver/nvidia")
-"""Is there where a GPU's driver is."""
 TOO_FEW = 3
-"""Exit status of fine-tuning where there is too little to learn from."""
+"""Exit status of fine-tuning and the gate where there is too little to learn from, or to judge by."""
 
 Result = TypeVar("Result")
 
@@ -52,7 +50,7 @@ class _Ended(Exception):  # noqa: N818, how a run ends, not what is wrong with i
 
 @dataclass(frozen=True, slots=True)
 class Retraining:
-    """`busy` tells whether pictures wait. Where `quiet`, the commands' progress goes into the run's folder."""
+    """`busy` tells whether pictures wait. Unless `quiet`, the terminal shows the commands' progress as well."""
 
     config: Config
     busy: Callable[[], bool] = lambda: False
@@ -86,14 +84,14 @@ class Retraining:
         return Ballot.of(self.config.learn.up, self.config.learn.down)
 
     async def _steps(self, run: Run, lock: int) -> None:
+        learn, base = self.config.learn, self.config.captioner.model
         background = Background(
-            self._megabytes, self.busy, lambda: self._call(lambda db: runs.wanted(db, run)), (lock,)
+            learn.memory_mb, self.busy, lambda: self._call(lambda db: runs.wanted(db, run)), (lock,), not self.quiet
         )
         await self._write_labels(run)
         await self._finetune(run, background)
         verdict = await self._gate(run, background)
         figures = _last_object(run.folder / "finetune.out") or {}
-        learn, base = self.config.learn, self.config.captioner.model
         trial = 0 < learn.trial_share < 1
         await self._call(lambda db: runs.judged(db, run, verdict, figures, base, trial, self.clock()))
 
@@ -110,50 +108,36 @@ class Retraining:
             return
         words = ["finetune", "--labels", str(run.labels), *self._parent(run), "--out", str(run.candidate)]
         words += self.config.learn.recipe
-        status = await background.run(self._command(words), run.folder / "finetune.out", self._log(run))
+        status = await background.run(self._command(words), run.folder / "finetune.out", run.log)
         if status is None:
             raise _Ended("abandoned", "")
         if status == TOO_FEW:
-            raise _Ended("too few", self._said(run, "There are too few votes to learn from."))
+            raise _Ended("too few", _said(run, "There are too few votes to learn from."))
         if status or not run.candidate.exists():
-            raise _Ended("failed", self._said(run, f"Fine-tuning ended with status {status}."))
+            raise _Ended("failed", _said(run, f"Fine-tuning ended with status {status}."))
 
     async def _gate(self, run: Run, background: Background) -> dict[str, Any]:
         out = run.folder / "gate.out"
         words = ["gate", "--labels", str(run.labels), *self._parent(run), "--candidate", str(run.candidate), "--json"]
-        status = await background.run(self._command(words), out, self._log(run))
+        status = await background.run(self._command(words), out, run.log)
         if status is None:
             raise _Ended("abandoned", "")
+        if status == TOO_FEW:
+            raise _Ended("too few", _said(run, "There are too few votes to judge by."))
         verdict = _last_object(out)
         if status or verdict is None or "promote" not in verdict:
-            raise _Ended("failed", self._said(run, f"The gate ended with status {status}."))
+            raise _Ended("failed", _said(run, f"The gate ended with status {status}."))
         await asyncio.to_thread(runs.keep, run.folder / "verdict.json", verdict)
         return verdict
 
     def _command(self, words: Sequence[str]) -> list[str]:
         data = [word for entry in self.config.learn.data for word in ("--data", entry)]
-        return [*self.captioner, *words, *data, "--device", self.config.captioner.device, "--threads", "1"]
+        return [*self.captioner, *words, *data, "--threads", "1"]
 
     def _parent(self, run: Run) -> list[str]:
         if run.parent:
             return ["--model", str(versions.file(self.config.store.path, run.parent))]
         return ["--model", self.config.captioner.model] if self.config.captioner.model else []
-
-    @property
-    def _megabytes(self) -> int:
-        """A GPU's driver reserves more than there is, so that memory is bounded on a CPU only."""
-        on_gpu = self.config.captioner.device not in ("auto", "cpu") or (
-            self.config.captioner.device == "auto" and NVIDIA.exists()
-        )
-        return 0 if on_gpu else self.config.learn.memory_mb
-
-    def _log(self, run: Run) -> Path | None:
-        return run.folder / "log.txt" if self.quiet else None
-
-    def _said(self, run: Run, otherwise: str) -> str:
-        """The last line that a command wrote, which is its sentence."""
-        lines = run.folder.joinpath("log.txt").read_text(errors="replace").splitlines() if self.quiet else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), otherwise)[:500]
 
     async def _end(self, run: Run, outcome: str, words: str) -> None:
         await self._call(lambda db: runs.end(db, run, outcome, words, self.clock()))
@@ -187,6 +171,12 @@ def _locked(file: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def _said(run: Run, otherwise: str) -> str:
+    """The last line that a command wrote, which is its sentence."""
+    lines = run.log.read_text(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), otherwise)[:500]
 
 
 def _last_object(file: Path) -> dict[str, Any] | None:

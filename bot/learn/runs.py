@@ -38,6 +38,11 @@ class Run:
         return self.folder / "labels.jsonl"
 
     @property
+    def log(self) -> Path:
+        """What the commands said."""
+        return self.folder / "log.txt"
+
+    @property
     def state(self) -> Path:
         """What fine-tuning needs to go on after it was killed."""
         return self.candidate.with_suffix("")

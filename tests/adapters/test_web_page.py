@@ -19,8 +19,11 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 
 from adapters.web_chat import WebChat
 from bot.config import Captioner, Config, Reply
+from bot.database import beside
+from bot.emoji import Ballot
 from bot.engine import Engine
 from bot.health import Health
+from bot.learn import labels
 from bot.service import Service
 from bot.store import Store
 
@@ -334,8 +337,9 @@ def test_another_one_is_another_meme_of_the_picture(page: Page) -> None:
     assert image.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [250, 125]
 
 
-def test_one_of_the_three_best_can_be_picked(page: Page) -> None:
-    choices = pick(page).locator(".candidates button")
+def test_one_of_the_three_best_can_be_picked_and_is_learnt_from(page: Page, site: Site) -> None:
+    first = pick(page)
+    choices = first.locator(".candidates button")
     expect(choices).to_have_count(3)
     other = choices.and_(page.locator(":not([aria-current])")).first
     words = other.inner_text().split("\n")
@@ -344,6 +348,39 @@ def test_one_of_the_three_best_can_be_picked(page: Page) -> None:
     drawn = memes(page).last
     assert drawn.locator('.candidates [aria-current="true"]').inner_text().split("\n") == words
     expect(drawn.get_by_role("img")).to_have_attribute("alt", containing("” and “".join(words)))
+    assert [pair["better"] for pair in pairs(site)] == [words] * 2
+    last = first.locator(".candidates button").last
+    changed = last.inner_text().split("\n")
+    last.click()
+    expect(memes(page)).to_have_count(3)
+    assert [pair["better"] for pair in pairs(site)] == [changed] * 2
+    assert words in [pair["worse"] for pair in pairs(site)]
+
+
+def pairs(site: Site) -> list[dict[str, Any]]:
+    """What is learnt from what was picked."""
+    with beside(site.folder / "quipbot.db") as db:
+        return [line for line in labels.lines(db, Ballot.of(["👍"], ["👎"])) if line["kind"] == "pair"]
+
+
+def test_who_wants_to_be_forgotten_is(browser: Browser, site: Site) -> None:
+    with window(browser, site) as one, window(browser, site) as two:
+        pick(one)
+        expect(memes(two)).to_have_count(1)
+        reaction(memes(two).first, "👍").click()
+        expect(reaction(memes(one).first, "👍")).to_have_text("👍1")
+        pick(two).locator(".candidates button").last.click()
+        expect(memes(two)).to_have_count(3)
+        assert pairs(site)
+        two.once("dialog", lambda dialog: dialog.dismiss())
+        say(two, "/forget")
+        expect(memes(two)).to_have_count(3)
+        two.once("dialog", lambda dialog: dialog.accept())
+        say(two, "/forget")
+        expect(two.locator(".note").last).to_have_text("Forgotten: 2 memes and 1 vote of yours.")
+        expect(memes(two)).to_have_count(1)
+        expect(reaction(memes(two).first, "👍")).to_have_text("👍")
+        assert not pairs(site)
 
 
 def test_the_attention_is_shown_on_request(page: Page) -> None:

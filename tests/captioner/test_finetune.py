@@ -161,7 +161,10 @@ def test_the_commands(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(gate) == 0
     assert "approval" in capsys.readouterr().out
     few = _file(tmp_path, _labels(30))
-    assert main(["gate", "--labels", str(few), "--model", str(tiny_model), "--candidate", str(out), "pictures=2"]) == 2
+    assert main(["gate", "--labels", str(few), "--model", str(tiny_model), "--candidate", str(out), "pictures=2"]) == 3
+    assert "9 have votes that count" in capsys.readouterr().err
+    assert main(["finetune", "--labels", str(few), "--out", str(out), "memes=20", "downs=1"]) == 3
+    assert "too few to judge by" in capsys.readouterr().err
 
 
 def test_broken_labels_are_a_sentence(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

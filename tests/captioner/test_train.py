@@ -46,11 +46,11 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     (root / "memefly/combined_data.json").write_text(json.dumps([template]))
     lines = []
-    for i in range(4):
+    for i in range(6):
         draw(root / f"flickr8k/Flickr8k_Dataset/{i}.jpg")
         lines += [f"{i}.jpg#{k}\tA {c} dog runs {k} ." for k, c in enumerate(("brown", "black", "white", "red", "wet"))]
     (root / "flickr8k/Flickr8k.token.txt").write_text("\n".join(lines))
-    (root / "flickr8k/Flickr_8k.trainImages.txt").write_text("0.jpg\n1.jpg\n2.jpg\n")
+    (root / "flickr8k/Flickr_8k.trainImages.txt").write_text("0.jpg\n1.jpg\n2.jpg\n4.jpg\n5.jpg\n")
     (root / "flickr8k/Flickr_8k.devImages.txt").write_text("3.jpg\n")
     return {"memefly": root / "memefly", "flickr8k": root / "flickr8k"}
 
@@ -73,9 +73,23 @@ def test_a_run_learns_logs_plots_and_is_deterministic(sets: dict[str, Path], tmp
         assert plot.width > 100
     loaded = Checkpoint.load(tmp_path / "first.safetensors")
     assert loaded.facts["figures"]["meme_bits_per_char"] > 0
-    assert loaded.facts["data"] == {"memefly": 400, "flickr8k": 20}
+    assert loaded.facts["data"] == {"memefly": 400, "flickr8k": 30}
     again = train(sets, tmp_path / "again.safetensors", replace(RECIPE, steps=60, rate=1e-2))
     assert same(first, again)
+
+
+def test_a_run_goes_on_from_a_checkpoint_and_tunes_its_encoder(sets: dict[str, Path], tmp_path: Path) -> None:
+    first = train(sets, tmp_path / "first.safetensors", replace(RECIPE, steps=2))
+    on = replace(RECIPE, steps=2, start=str(tmp_path / "first.safetensors"), tune=1, compact=1)
+    second = train(sets, tmp_path / "second.safetensors", on)
+    assert second.tokenizer.to_json() == first.tokenizer.to_json()
+    assert not torch.equal(first.reduction.basis, second.reduction.basis)
+    captioner = Captioner.load(tmp_path / "second.safetensors", device="cpu")
+    stages = captioner.encoder.halves()[1].state_dict()
+    assert all(torch.equal(stages[k], v.half().float()) for k, v in second.last_stages.items())
+    written = Checkpoint.load(tmp_path / "second.safetensors").facts
+    assert written["started_from"]["recipe"]["steps"] == 2
+    assert str(tmp_path) not in json.dumps(written), "a folder of this machine travels with the file"
 
 
 def test_a_run_that_was_cut_off_resumes_to_the_same_model(

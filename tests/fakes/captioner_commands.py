@@ -68,7 +68,6 @@ def arguments() -> argparse.ArgumentParser:
     for name in ("labels", "model", "out", "candidate"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--device")
     parser.add_argument("--threads")
     parser.add_argument("--data", action="append")
     parser.add_argument("recipe", nargs="*")

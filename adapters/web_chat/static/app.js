@@ -253,6 +253,7 @@ function take(files) {
 function send() {
   const words = text.value.trim();
   if (!words) return document.getElementById("pick").click();
+  if (/^\/forget$/i.test(words)) return forget();
   const command = /^\/meme(?=\s|$)/i.test(words);
   if (!command && !words.includes("|")) {
     return note("Now add a picture, and these words go along with it. To write on the last one: /meme top | bottom", false);
@@ -265,6 +266,22 @@ function send() {
   if (own) again(last, "text", { boxes: own.split("|").map((box) => box.trim()) });
   else another(last, {});
 }
+
+async function forget() {
+  if (!confirm("Remove your memes and your votes? Nothing is learnt from them any more then.")) return;
+  text.value = "";
+  try {
+    const { memes: removed, votes } = await (await api("DELETE", "/api/me")).json();
+    log.replaceChildren();
+    memes.clear();
+    await refresh();
+    note(`Forgotten: ${count(removed, "meme")} and ${count(votes, "vote")} of yours.`, false);
+  } catch (error) {
+    note(error.message);
+  }
+}
+
+const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 
 document.getElementById("composer").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -49,7 +49,7 @@ async def test_models_are_listed_promoted_and_rolled_back(
     assert re.search(r"^tiny +shipped +- +- +- +30  67% \(\d\d% to \d\d%\)$", out, re.MULTILINE)
     await trained().run()
     _, out, _ = await run("models", "list")
-    line = r"^learnt-0001 +serving +\S+ \S+ +captioner.model +30 +0  -\n    Approval rises.$"
+    line = r"^learnt-0001 +serving +\S+ \S+ +captioner.model +30 +0  -\n    Approval rises.\n    approval 0.5 → 0.6$"
     assert re.search(line, out, re.MULTILINE)
     assert await run("models", "promote", "learnt-0001") == (1, "", "The model learnt-0001 serves already.\n")
     status, out, _ = await run("models", "rollback")

@@ -72,9 +72,23 @@ async def test_what_was_picked_is_better_than_what_it_was_offered_with(store: St
         assert [preference.worse for preference in labels.preferences(db)] == [("one",), ("two",)]
 
 
+async def test_who_picks_again_has_changed_their_mind(store: Store) -> None:
+    """Of the same captions; another user's pick stays, as does one among other captions of the picture."""
+    offered = tuple(Candidate((word,), -1.0, None, 0.0) for word in ("one", "two"))
+    for number, (user, chosen, seed) in enumerate([("ann", 1, 1), ("bob", 1, 1), ("ann", 0, 1), ("ann", 1, 2)]):
+        picked = meme(f"m{number}", user=user, boxes=offered[chosen].boxes, candidates=offered, chosen=chosen)
+        picked = dataclasses.replace(picked, message="picture", seed=seed, created=NOON + number)
+        await store.add(picked, Kept(b"drawn", picked=True))
+    pairs = [line["better"] for line in lines(store) if line["kind"] == "pair"]
+    assert pairs == [["two"], ["one"], ["two"]]
+    with beside(store.path) as db:
+        assert [preference.better for preference in labels.preferences(db)] == [("two",), ("one",), ("two",)]
+
+
 async def test_one_users_picks_have_a_cap(store: Store) -> None:
     for number in range(100):
-        await store.add(meme(f"m{number}", created=NOON + number), Kept(b"drawn", picked=True))
+        name = f"m{number}"
+        await store.add(meme(name, message=name, created=NOON + number), Kept(b"drawn", picked=True))
     assert sum(line["weight"] for line in lines(store) if line["kind"] == "pair") == pytest.approx(labels.PICKS)
 
 

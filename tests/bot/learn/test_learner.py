@@ -257,6 +257,17 @@ async def test_a_chats_votes_rank_its_next_captions(
         await asyncio.wait([task])
 
 
+async def test_what_people_pick_ranks_the_next_captions(bot: Bot, posted: Posted) -> None:
+    """Without a single vote: the caption that nobody picked does not come first any more."""
+    first = await bot.service.post(posted(seed=3, candidates=2))
+    assert first is not None
+    for number in range(10):
+        await bot.service.redo(first.id, f"u{number}", candidate=1)
+    async with asyncio.timeout(60):
+        while (again := await bot.service.post(posted(seed=3, candidates=2))) is None or again.boxes == first.boxes:
+            await asyncio.sleep(0.01)
+
+
 async def test_features_are_kept_where_the_chat_consented(bot: Bot, posted: Posted) -> None:
     def kept() -> int:
         with beside(bot.store.path) as db:

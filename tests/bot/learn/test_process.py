@@ -13,7 +13,10 @@ import pytest
 from bot.learn.child import NICE
 from bot.learn.process import Background
 
-PRINTS = "import os, sys; print(os.environ['OMP_NUM_THREADS']); print('words', file=sys.stderr)"
+PRINTS = (
+    "import os, sys; print(os.environ['OMP_NUM_THREADS'], repr(os.environ['CUDA_VISIBLE_DEVICES']));"
+    "print('words', file=sys.stderr)"
+)
 SLEEPS = "import pathlib, sys, time\nwhile True: time.sleep(0.01); pathlib.Path(sys.argv[1]).touch()"
 
 
@@ -47,10 +50,20 @@ async def child(state: str | None = None) -> psutil.Process:
 
 
 async def test_words_and_status_come_back(tmp_path: Path) -> None:
+    """It has one thread, and sees no GPU: that is left to serving."""
     assert await in_background(tmp_path, PRINTS) == 0
-    assert tmp_path.joinpath("out").read_text() == "1\n"
+    assert tmp_path.joinpath("out").read_text() == "1 ''\n"
     assert tmp_path.joinpath("log").read_text() == "words\n"
     assert await in_background(tmp_path, "import sys; sys.exit(3)") == 3
+
+
+async def test_the_terminal_shows_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    log.write_text("what was said before\n")
+    command = [sys.executable, "-c", "import sys; print('50 %\\r100 %', file=sys.stderr)"]
+    assert await Background(0, calm, yes, aloud=True).run(command, tmp_path / "out", log) == 0
+    assert capsys.readouterr().err == "50 %\r100 %\n"
+    assert log.read_bytes() == b"what was said before\n50 %\r100 %\n"
 
 
 async def test_it_has_the_lowest_priority(tmp_path: Path) -> None:
@@ -93,7 +106,7 @@ async def test_it_ends_when_nobody_wants_it(tmp_path: Path, monkeypatch: pytest.
 
     background = Background(0, calm, no)
     command = [sys.executable, "-c", SLEEPS, str(tmp_path / "beat")]
-    assert await background.run(command, tmp_path / "out", None) is None
+    assert await background.run(command, tmp_path / "out", tmp_path / "log") is None
     assert psutil.Process().children() == []
 
 
@@ -116,7 +129,8 @@ async def test_it_dies_with_the_bot(tmp_path: Path, busy: bool) -> None:
     code = (
         "import asyncio, pathlib, sys\nfrom bot.learn.process import Background\n"
         "async def yes(): return True\n"
-        f"run = Background(0, lambda: {busy}, yes).run(sys.argv[2:], pathlib.Path(sys.argv[1]), None)\nasyncio.run(run)"
+        "out = pathlib.Path(sys.argv[1])\n"
+        f"asyncio.run(Background(0, lambda: {busy}, yes).run(sys.argv[2:], out, out.with_name('log')))"
     )
     words = [str(tmp_path / "out"), sys.executable, "-c", SLEEPS, str(tmp_path / "beat")]
     bot = await asyncio.create_subprocess_exec(sys.executable, "-c", code, *words)
