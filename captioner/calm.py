@@ -7,10 +7,8 @@ import numpy as np
 from PIL import Image
 
 _SIDE = 56
-"""Places along either side of the map: a multiple of an attention grid's 7."""
+"""Places along either side of the map."""
 _BLUR = 4
-_EDGES, _DISTINCT, _ATTENDED = 1.0, 1.0, 2.0
-"""How much detail, colours that stand out, and the model's attention count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +25,12 @@ class Busyness:
         return float(self.map[y0:y1, x0:x1].sum())
 
 
-def busyness(image: Image.Image, attention: np.ndarray | None = None) -> Busyness:
-    """From an RGB picture and, if there is one, attention (R,) over a square grid of places, non-negative.
+def busyness(image: Image.Image) -> Busyness:
+    """From an RGB picture.
 
     Detail is the gradient of the brightness; what stands out is the distance of a colour from the picture's mean
     colour (Achanta and others, "Frequency-tuned salient region detection", 2009). Both count more in the middle,
-    where people put what they photograph.
+    where people put what they photograph. The captioner's attention is not asked: it is nearly even over the grid.
     """
     small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=1.1)
     colours = np.asarray(small.convert("YCbCr"), np.float64)
@@ -40,10 +38,7 @@ def busyness(image: Image.Image, attention: np.ndarray | None = None) -> Busynes
     edges = _blurred(np.hypot(*steps))
     apart = colours - colours.mean((0, 1))
     distinct = _blurred(np.sqrt(np.einsum("yxc,yxc->yx", apart, apart)))
-    total = (_EDGES * _share(edges) + _DISTINCT * _share(distinct)) * _central()
-    total = total / total.sum() * (_EDGES + _DISTINCT)
-    if attention is not None:
-        total = total + _ATTENDED * _share(_spread(attention))
+    total = (_share(edges) + _share(distinct)) * _central()
     return Busyness(total / total.sum())
 
 
@@ -65,10 +60,3 @@ def _central() -> np.ndarray:
     places = (np.arange(_SIDE) + 0.5) / _SIDE - 0.5
     hill = np.exp(-((places / 0.45) ** 2))
     return np.outer(hill, hill)
-
-
-def _spread(attention: np.ndarray) -> np.ndarray:
-    """A square grid (R,) over the whole map."""
-    side = round(len(attention.ravel()) ** 0.5)
-    grid = Image.fromarray(attention.reshape(side, side).astype(np.float32))
-    return np.maximum(0, np.asarray(grid.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), np.float64))

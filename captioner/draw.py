@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from captioner.calm import Busyness, busyness
@@ -98,34 +97,22 @@ class Lettering:
         return Lettering(self.size, outlines, letters, emoji, self.colour)
 
 
-def draw(
-    image: Image.Image,
-    boxes: Sequence[str],
-    fonts: Fonts,
-    layout: Layout | None = None,
-    attention: np.ndarray | None = None,
-) -> Image.Image:
+def draw(image: Image.Image, boxes: Sequence[str], fonts: Fonts, layout: Layout | None = None) -> Image.Image:
     """A new RGB image of the same size with `boxes` drawn on it. Any thread may call it.
 
     `layout` is that of a known template for as many boxes; a text that does not fit its box there sends all of them to
-    top and bottom. `attention` (R,), over a square grid of places, tells what should stay visible elsewhere. Text that
-    is too long at the smallest size ends in an ellipsis; characters that no font has are left out.
+    top and bottom. Text that is too long at the smallest size ends in an ellipsis; characters that no font has are left
+    out.
     """
     picture = image.convert("RGB")
-    return paint(picture, laid_out(picture, boxes, fonts, layout, attention))
+    return paint(picture, laid_out(picture, boxes, fonts, layout))
 
 
-def laid_out(
-    picture: Image.Image,
-    boxes: Sequence[str],
-    fonts: Fonts,
-    layout: Layout | None = None,
-    attention: np.ndarray | None = None,
-) -> list[Lettering]:
+def laid_out(picture: Image.Image, boxes: Sequence[str], fonts: Fonts, layout: Layout | None = None) -> list[Lettering]:
     """The boxes as `draw` paints them on this RGB picture."""
     letterings = arranged(picture.size, boxes, fonts, layout) if layout else None
     if letterings is None:
-        letterings = letter(picture.size, boxes, fonts, busyness(picture, attention))
+        letterings = letter(picture.size, boxes, fonts, busyness(picture))
     return letterings
 
 

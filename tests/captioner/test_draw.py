@@ -102,26 +102,20 @@ def test_one_box_is_at_the_bottom_and_an_empty_one_keeps_its_place(fonts: Fonts)
 
 
 @pytest.mark.parametrize("busy", ["top", "bottom"])
-def test_one_box_keeps_off_the_busy_side_and_off_what_is_attended_to(busy: str, fonts: Fonts) -> None:
+def test_one_box_keeps_off_the_busy_side(busy: str, fonts: Fonts) -> None:
     picture = canvas((400, 400))
     noise = Image.effect_noise((400, 200), 90).convert("RGB")
     picture.paste(noise, (0, 0 if busy == "top" else 200))
     (box,) = letter(picture.size, ["some text"], fonts, busyness(picture))
     assert (box.ink[1] > 200) == (busy == "top")
-    attention = np.zeros(49)
-    attention[:14] = 1 if busy == "top" else 0
-    attention[-14:] = 0 if busy == "top" else 1
-    (box,) = letter((400, 400), ["some text"], fonts, busyness(canvas((400, 400)), attention))
-    assert (box.ink[1] > 200) == (busy == "top")
 
 
-def test_text_shrinks_before_it_covers_what_is_attended_to_but_stays_readable(fonts: Fonts) -> None:
+def test_text_shrinks_before_it_covers_the_subject_but_stays_readable(fonts: Fonts) -> None:
     words = "the dog has eaten all of the homework and is not even sorry"
     picture = canvas((600, 600))
-    attention = np.zeros((7, 7))
-    attention[1:6] = 1
+    picture.paste(Image.effect_noise((600, 430), 90).convert("RGB"), (0, 85))
     (large,) = letter(picture.size, [words], fonts)
-    (small,) = letter(picture.size, [words], fonts, busyness(picture, attention.ravel()))
+    (small,) = letter(picture.size, [words], fonts, busyness(picture))
     assert 600 / 22 - 1 <= small.size < large.size
 
 
