@@ -27,6 +27,8 @@ class Gated:
     def __init__(self, captioner: Captioner) -> None:
         self.inner = captioner
         self.gate = threading.Event()
+        self.begun: list[list[int]] = []
+        """Batches that came as far as the gate."""
         self.batches: list[list[int]] = []
         self.hated: set[int] = set()
 
@@ -34,6 +36,7 @@ class Gated:
 
     def caption(self, jobs: Sequence[tuple[Picture, ModelWish]]) -> list[Captioned]:
         seeds = [wish.seed for _, wish in jobs]
+        self.begun.append(seeds)
         if self.batches:
             assert self.gate.wait(30)
         self.batches.append(seeds)
@@ -198,6 +201,7 @@ async def test_a_full_queue_says_so_at_once(small: Engine, gated: Gated, jpeg: J
 async def test_who_leaves_is_not_captioned(small: Engine, gated: Gated, jpeg: Jpeg, fetching: Fetching) -> None:
     async with small as engine:
         first = asyncio.create_task(engine.make(fetching(jpeg(1)), Wish(seed=1)))
+        await until(lambda: gated.begun[1:] == [[1]])  # of two that are read at once either may come first
         leaving = [asyncio.create_task(engine.make(fetching(jpeg(n)), Wish(seed=n))) for n in (2, 3)]
         await until(lambda: engine.waiting == 1)
         last = asyncio.create_task(engine.make(fetching(jpeg(4)), Wish(seed=4)))
