@@ -18,7 +18,7 @@ import random
 import shutil
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -238,13 +238,17 @@ class Lab:
         """In percent, of what would be posted for the unseen pictures."""
         return 100 * sum(people.approval(c.best(taste, among)) for c in choices) / len(choices)
 
-    def learn(self) -> None:
-        """Approval after so many votes, re-ranked, and fine-tuned at the end."""
+    def chats(self) -> Iterator[tuple[int, Population, Chat, dict[int, Taste], float]]:
+        """By seed: the people, what they voted on, the tastes at the milestones, and the frozen model's approval."""
         for seed in range(1, self.scale.seeds + 1):
             people = self.people(seed)
             chat = Chat(self.studio, people, random.Random(seed))
             tastes = lived(chat, self.scale.votes)
-            frozen = self.approval(people, self.studio.fixed, None)
+            yield seed, people, chat, tastes, self.approval(people, self.studio.fixed, None)
+
+    def learn(self) -> None:
+        """Approval after so many votes, re-ranked, and fine-tuned at the end."""
+        for seed, people, chat, tastes, frozen in self.chats():
             self.note("frozen", frozen)
             for votes, taste in tastes.items():
                 for among in (4, 8, _CANDIDATES):
@@ -255,11 +259,7 @@ class Lab:
 
     def weighted(self) -> None:
         """The same votes learnt from by weighted likelihood instead."""
-        for seed in range(1, self.scale.seeds + 1):
-            people = self.people(seed)
-            chat = Chat(self.studio, people, random.Random(seed))
-            tastes = lived(chat, self.scale.votes)
-            frozen = self.approval(people, self.studio.fixed, None)
+        for seed, people, chat, tastes, frozen in self.chats():
             self._tuned(seed, chat.labels(), people, frozen, tastes[max(tastes)], "weighted")
 
     def _tuned(
