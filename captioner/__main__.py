@@ -39,6 +39,7 @@ def arguments() -> argparse.ArgumentParser:
     _add_caption(commands)
     _add_explain(commands)
     _add_train(commands)
+    _add_distil(commands)
     _add_finetune(commands)
     _add_gate(commands)
     _add_evaluate(commands)
@@ -195,14 +196,39 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from captioner.recipe import RECIPES
     from captioner.train import train
+
+    sets = {name: Path(folder) for name, folder in options.data}
+    train(sets, options.out, _recipe(options), options.decoder)
+    print(f"Wrote {options.out}")
+    return 0
+
+
+def _recipe(options: argparse.Namespace) -> Any:
+    from captioner.recipe import RECIPES
 
     if options.base not in RECIPES:
         raise ValueError(f"There is no recipe {options.base}; known are {', '.join(RECIPES)}.")
+    return _filled(RECIPES[options.base], options.recipe)
+
+
+def _add_distil(commands: Any) -> None:
+    parser = commands.add_parser("distil", help="let teachers describe photographs they did not learn from")
+    _add_data(parser)
+    parser.add_argument("--decoder", default="attention_gru", metavar="NAME")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="their captions, JSON: taught=FILE")
+    parser.add_argument("--parts", type=int, default=3, metavar="N", help="of the photographs, a teacher each")
+    parser.add_argument("--recipe", dest="base", default="describe", metavar="small|large|describe")
+    parser.add_argument("recipe", nargs="*", type=_pair, metavar="key=value", help="changes to the recipe")
+    parser.set_defaults(run=_distil)
+
+
+def _distil(options: argparse.Namespace) -> int:
+    from captioner.distil import distil
+
     sets = {name: Path(folder) for name, folder in options.data}
-    train(sets, options.out, _filled(RECIPES[options.base], options.recipe), options.decoder)
-    print(f"Wrote {options.out}")
+    count = distil(sets, options.out, _recipe(options), options.decoder, options.parts)
+    print(f"Wrote {count} captions to {options.out}")
     return 0
 
 

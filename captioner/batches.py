@@ -51,6 +51,8 @@ def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, 
     apart = bool(recipe.describe_dropout or recipe.describe_smoothing)
     present = [c for c in corpora if c.samples]
     of = {"describe": recipe.describe_share, "pair": recipe.pair_share}
+    if recipe.taught:
+        of["taught"] = recipe.taught_share
     shares = np.array([of.get(c.name, 1 - sum(of.values())) for c in present])
     counts = np.round(shares / shares.sum() * _CHUNK * recipe.batch).astype(int)
     counts[0] += _CHUNK * recipe.batch - counts.sum()

@@ -64,6 +64,9 @@ _TWICE = 0.5
 """How much of the doubt about a word is left when the description has it, too."""
 _STUTTER = 3.0
 """Taken from the score for every third time and more that a word is said."""
+_AGAIN = 2.0
+"""And for every time more than once of a word that was favoured: a quarter of memes named what they saw twice and had
+little else to say ("dog / dog!!!"), of people's short memes one in ten does."""
 _BROKEN_OFF = 5.0
 """And where the caption had to end before it was finished."""
 _UNCLOSED = 3.0
@@ -294,14 +297,16 @@ class Captioner:
 
     def _score(self, caption: Caption, vote: float, seen: "Seen", told: set[int]) -> float:
         by, ids = self.ranking, self.tokenizer.encode(caption.boxes)
+        favoured = [i for i in ids if i in seen.chances]
         # What the description names as well is the surer.
-        named = [1 - (1 - seen.chances[i]) * (_TWICE if i in told else 1) for i in ids if i in seen.chances]
+        named = [1 - (1 - seen.chances[i]) * (_TWICE if i in told else 1) for i in favoured]
         voice = self.voice.score(ids) if self.voice and not seen.template else 0.0
         stutter = sum(max(0, count - 2) for count in Counter(_LONG.findall(" ".join(caption.boxes))).values())
         broken_off = len(ids) >= _STEPS and not seen.template
         score = by.likelihood * caption.score + by.reward * vote + by.voice * voice
         unclosed = any(box.count('"') % 2 for box in caption.boxes)
-        score -= _STUTTER * stutter + _BROKEN_OFF * broken_off + _UNCLOSED * unclosed
+        again = len(favoured) - len(set(favoured))
+        score -= _STUTTER * stutter + _AGAIN * again + _BROKEN_OFF * broken_off + _UNCLOSED * unclosed
         if self.aptness and seen.template:
             score += by.aptness * self.aptness.score(seen.template[0], ids)
         return score + by.matching * max(named, default=0.0)

@@ -85,9 +85,9 @@ class Checkpoint:
     def save(self, file: Path, *, compact: bool = False) -> None:
         """Half precision; written beside the target, flushed and renamed.
 
-        `compact` keeps the decoder's large matrices in 8 bits: for a file that is downloaded. What was fine-tuned is
-        not saved so, since steps of learning can be smaller than those of 8 bits; nor is the encoder, whose clipped
-        activations bear them badly (its grid moves by 7 %).
+        `compact` keeps large matrices in 8 bits: for a file that is downloaded. What was fine-tuned is not saved so,
+        since steps of learning can be smaller than those of 8 bits; nor is the encoder, whose clipped activations bear
+        them badly (its grid moves by 7 %).
         """
         large = _eighths if compact else _halves
         tensors = large("decoder", self.decoder.state_dict())
@@ -107,7 +107,8 @@ class Checkpoint:
         if self.voice:
             tensors["voice"] = self.voice.odds.half()
         if self.reward:
-            tensors |= {f"reward.{k}": v for k, v in self.reward.tensors().items()}
+            kept = {f"reward.{k}": v for k, v in self.reward.tensors().items()}
+            tensors |= kept | (_bytes(kept) if compact else {})
         about = {
             "format": FORMAT,
             "name": self.name,
@@ -192,14 +193,19 @@ def _halves(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _eighths(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As `_halves`, but matrices of some size as signed bytes, each row of them with its own step."""
-    made = _halves(name, tensors)
+    """As `_halves`, but matrices of some size as `_bytes`."""
+    return _halves(name, tensors) | _bytes({f"{name}.{key}": tensor.detach() for key, tensor in tensors.items()})
+
+
+def _bytes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those that are matrices of some size, as signed bytes, each row of them with its own step."""
+    made = {}
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.dim() == 2 and tensor.numel() >= _LARGE:
-            rows = tensor.detach().float()
+            rows = tensor.float()
             steps = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
-            made[f"{name}.{key}"] = (rows / steps).round().to(torch.int8)
-            made[f"{name}.{key}{_STEPS}"] = steps
+            made[key] = (rows / steps).round().to(torch.int8)
+            made[key + _STEPS] = steps
     return made
 
 

@@ -1,5 +1,6 @@
 """The captions that a training learns from, as ids beside the views of their pictures."""
 
+import json
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ class Corpus:
     """
 
     name: str
-    """`meme`, `describe` or `pair`: memes with photographs that they were not written for."""
+    """`meme`, `describe`, `taught`: descriptions by teachers, or `pair`: memes with photographs that they were not
+    written for."""
 
     samples: list[Sample]
     ids: list[list[int]]
@@ -120,17 +122,45 @@ def paired(memes: Corpus, described: list[Sample], grids: Features, recipe: Reci
     )
 
 
-def held_back(corpora: Sequence[Corpus], share: float) -> tuple[list[Corpus], list[Corpus]]:
-    """The corpora without, and those of descriptions with nothing but, a share of the photographs."""
+def held_back(corpora: Sequence[Corpus], share: float, part: int = 0) -> tuple[list[Corpus], list[Corpus]]:
+    """The corpora without, and those of descriptions with nothing but, a share of the photographs.
+
+    `part` tells which: of 1 / share such parts each photograph is in one.
+    """
     kept, back = [], []
     for corpus in corpora:
         if not share or corpus.name != "describe":
             kept.append(corpus)
             continue
-        apart = [zlib.crc32(s.picture.name.encode()) % 1000 < 1000 * share for s in corpus.samples]
+        places = [zlib.crc32(s.picture.name.encode()) % 1000 for s in corpus.samples]
+        apart = [1000 * share * part <= place < 1000 * share * (part + 1) for place in places]
         kept.append(_part(corpus, [i for i, out in enumerate(apart) if not out]))
         back.append(_part(corpus, [i for i, out in enumerate(apart) if out]))
     return kept, back
+
+
+def taught(file: Path, corpora: Sequence[Corpus], tokenizer: CaptionTokenizer) -> Corpus:
+    """The captions of a file that `captioner.distil` wrote, of the pictures that the corpora describe.
+
+    Raises ValueError for another file, and where none of its pictures is among them.
+    """
+    try:
+        by = {name: [str(text) for text in texts] for name, texts in json.loads(file.read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{file} is no file of captions by teachers: {error}.") from error
+    described = next((c for c in corpora if c.name == "describe"), None)
+    rows = {s.picture: row for s, row in zip(described.samples, described.rows, strict=True)} if described else {}
+    samples = [Sample(p, (text,), "describe", split="train") for p in sorted(rows) for text in by.get(p.name, ())]
+    if described is None or not samples:
+        raise ValueError(f"{file} speaks of none of the pictures that these data sets describe.")
+    return replace(
+        described,
+        name="taught",
+        samples=samples,
+        ids=tokenizer.encode_batch([s.boxes for s in samples]),
+        rows=np.array([rows[s.picture] for s in samples], np.int64),
+        votes=np.full(len(samples), -1),
+    )
 
 
 def _part(corpus: Corpus, members: list[int]) -> Corpus:

@@ -37,6 +37,10 @@ class Recipe:
     held_back: float = 0.0
     """Share of the described photographs that likelihood does not learn from, and self-critical training alone does:
     on those that a network knows by heart there is nothing to mend."""
+    taught: str = ""
+    """A file of captions by teachers, as `captioner distil` writes it, to learn from beside people's."""
+    taught_share: float = 0.2
+    """And the share of them in what is learnt from."""
     patience: int = 0
     """So many checks in a row without a better one end the run, if not 0; the best one is what is kept in any case."""
     tune: int = 0
@@ -59,6 +63,8 @@ class Recipe:
     embedding: int = 256
     units: int = 640
     attention: int = 160
+    writer: int = 0
+    """Units of the attention GRU's second layer; a checkpoint to go on from that has none gets one."""
     dropout: float = 0.15
     template_views: int = 12
     photograph_views: int = 3
@@ -86,8 +92,8 @@ RECIPES = {
     ),
     "describe": Recipe(
         steps=6800, batch=64, rate=1.5e-3, warm_up=200, weight_decay=0.02, ema=0.998, counts=0, words=5, embedding=256,
-        units=512, attention=192, dropout=0.5, describe_dropout=0.5, describe_smoothing=0.1, photograph_views=9,
-        held_back=0.1, recogniser_views=0, check_every=850, threads=1,
+        units=512, attention=192, writer=512, dropout=0.5, describe_dropout=0.5, describe_smoothing=0.1,
+        photograph_views=5, tune=3, recogniser_views=0, check_every=850, threads=1,
     ),
 }  # fmt: skip
 """`small` takes some two hours of two cores, `large` a GPU, `describe` learns descriptions alone, as long as the

@@ -44,8 +44,9 @@ class Fit:
     dimensions: int = 96
     epochs: int = 12
     seed: int = 0
-    least: float = 0.5
-    """The confidence below which a picture is taken for none; chosen with `benchmarks/recogniser.py`."""
+    least: float = 0.75
+    """The confidence below which a picture is taken for none: over five folds of templates
+    98.7 % of distorted copies reach it, and 0.9 % of copies of templates left out. At 0.5 it is 99.1 and 2.8 %."""
 
 
 class Templates(nn.Module):

@@ -7,7 +7,7 @@ function of seed and step, everything else is in the saved state.
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,10 @@ from torch import Tensor
 from captioner import data, devices, kinds, vectors
 from captioner.aptness import Aptness
 from captioner.checkpoint import Checkpoint
-from captioner.corpora import Corpus, prepare, read
+from captioner.corpora import Corpus, prepare, read, taught
 from captioner.data.pairs import words
 from captioner.data.samples import Sample
-from captioner.decoders import DECODERS, Decoder, settings
+from captioner.decoders import DECODERS, AttentionGRU, Decoder, settings
 from captioner.encoders import build
 from captioner.features import fit_reduction
 from captioner.keywords import Keywords
@@ -49,14 +49,14 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     run.mkdir(parents=True, exist_ok=True)
     samples, dropped = read(sets, recipe.by)
     split = [data.SPLITS[recipe.by](s) for s in samples]
-    texts = [box for s, part in zip(samples, split, strict=True) if part == "train" for box in s.boxes]
-    tokenizer = _tokenizer(texts, recipe, run / "tokenizer.json")
-    checkpoint = _untrained(samples, split, tokenizer, recipe, decoder_name, out.stem)
+    checkpoint = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, decoder_name, out.stem)
     if recipe.tune:
         described = [(s, part) for s, part in zip(samples, split, strict=True) if s.style == "describe"]
         learns, checks = ([s for s, at in described if at == part] for part in ("train", "dev"))
         tune(checkpoint, learns, checks, recipe, run)
     corpora = prepare(samples, split, checkpoint, recipe, run)
+    if recipe.taught:
+        corpora["train"].append(taught(Path(recipe.taught), corpora["train"], checkpoint.tokenizer))
     introduce(checkpoint, corpora["train"], recipe)
     history = Trainer(checkpoint, recipe, run).fit(corpora["train"], corpora["dev"])
     equip(checkpoint, corpora["train"], recipe)
@@ -64,7 +64,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
         "data": {name: sum(1 for s in samples if folder in s.picture.parents) for name, folder in sets.items()},
         "dropped": {name: dict(counts) for name, counts in dropped.items()},
         # Without folders: the file travels.
-        "recipe": asdict(replace(recipe, start=Path(recipe.start).name, vectors=Path(recipe.vectors).name)),
+        "recipe": asdict(recipe) | {key: Path(getattr(recipe, key)).name for key in ("start", "vectors", "taught")},
         "started_from": checkpoint.facts,
         "figures": min(history, key=total),
     }
@@ -127,11 +127,13 @@ def introduce(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe)
         print(f"{recipe.vectors}: vectors of {found} words")
 
 
-def _tokenizer(texts: Sequence[str], recipe: Recipe, file: Path) -> CaptionTokenizer:
-    """Learnt once a run: weights mean nothing with another."""
+def tokenizer_of(samples: Sequence[Sample], split: Sequence[str], recipe: Recipe, run: Path) -> CaptionTokenizer:
+    """Learnt once a run, of what is learnt from: weights mean nothing with another."""
     if recipe.start:
         return Checkpoint.load(Path(recipe.start)).tokenizer
+    file = run / "tokenizer.json"
     if not file.exists():
+        texts = [box for s, part in zip(samples, split, strict=True) if part == "train" for box in s.boxes]
         file.write_text(learnt_tokenizer(texts, recipe).to_json(), "utf-8")
     return CaptionTokenizer(file.read_text("utf-8"))
 
@@ -161,7 +163,7 @@ def new_decoder(name: str, recipe: Recipe, vocabulary: int, many: int) -> Decode
     return DECODERS[name](config)
 
 
-def _untrained(
+def untrained(
     samples: Sequence[Sample],
     split: Sequence[str],
     tokenizer: CaptionTokenizer,
@@ -169,12 +171,15 @@ def _untrained(
     decoder_name: str,
     name: str,
 ) -> Checkpoint:
+    """What a training begins with: an encoder, its reduction, and a decoder that knows nothing yet, or another's."""
     seen = {data.fingerprint(s.text) for s, part in zip(samples, split, strict=True) if part == "train"}
     fingerprints = np.array(sorted(seen), np.uint32)
     if recipe.start:
         base = Checkpoint.load(Path(recipe.start))
-        base.decoder.dropout.p = recipe.dropout
         base.decoder.shorten(None)
+        if isinstance(base.decoder, AttentionGRU) and recipe.writer > base.decoder.config.writer == 0:
+            base.decoder = base.decoder.with_writer(recipe.writer)
+        base.decoder.dropout.p = recipe.dropout
         base.name, base.fingerprints = name, fingerprints
         return base
     encoder = build(recipe.encoder).to(devices.for_training(recipe.device))

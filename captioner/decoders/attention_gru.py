@@ -4,11 +4,15 @@ The attention is additive (Bahdanau, Cho and Bengio 2015; for pictures Xu et al.
 the word was read and the context joins before the output (Lu et al. 2017), so no step waits for the attention of
 the step before: training runs the GRU once over the whole caption.
 
-Shapes: B captions, T tokens, R places of the grid, D their features, E embedding, H units, A attention, V vocabulary.
+With a *writer*, a second GRU hears the states of the first and what they looked at, and its states are what is
+written from: a word then knows what the words before it have looked at, and still no step waits.
+
+Shapes: B captions, T tokens, R places of the grid, D their features, E embedding, H units, W units of the writer (0
+for none), A attention, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -28,6 +32,8 @@ class AttentionGRUConfig:
     units: int = 512
     attention: int = 192
     dropout: float = 0.3
+    writer: int = 0
+    """Units of a second GRU; 0 for none."""
 
 
 class Memory(NamedTuple):
@@ -51,6 +57,57 @@ class Products(NamedTuple):
     output: Product
 
 
+class WriterProducts(NamedTuple):
+    """As `Products`, of the second GRU."""
+
+    first: Product
+    heard: Product
+    recalled: Product
+    into: Product
+    state: Product
+
+
+class Writer(nn.Module):
+    """The second GRU; what the first one's states say to the output themselves joins what they looked at."""
+
+    def __init__(self, config: AttentionGRUConfig, dropout: nn.Dropout) -> None:
+        super().__init__()
+        c = config
+        self.first = nn.Linear(c.features, c.writer)
+        self.heard = nn.Linear(c.units, c.embedding)
+        self.recalled = nn.Linear(c.units, c.embedding)
+        self.gru = nn.GRU(2 * c.embedding, c.writer, batch_first=True)
+        self.dropout = dropout  # the decoder's: training changes its rate
+
+    def forward(self, first: Tensor, states: Tensor, contexts: Tensor) -> tuple[Tensor, Tensor]:
+        """The first state (B, W), states (B, T, H) and contexts (B, T, E) to what is written from.
+
+        That is a state (B, T, W) and a context (B, T, E) for every word.
+        """
+        states = self.dropout(states)
+        heard = torch.cat([self.heard(states), self.dropout(contexts)], -1)
+        written, _ = self.gru(heard, first.unsqueeze(0).contiguous())
+        return written, contexts + self.recalled(states)
+
+    def step(self, written: Tensor, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of N captions: the writer's states (N, W), the reader's (N, H) and contexts (N, E)."""
+        by = self.products
+        heard = torch.cat([by.heard(state), context], -1)
+        return _gated(by.into(heard), by.state(written), written), by.recalled(state).add_(context)
+
+    @cached_property
+    def products(self) -> WriterProducts:
+        into, state, into_bias, state_bias = self.gru.all_weights[0]
+        with torch.no_grad():
+            return WriterProducts(
+                product(self.first.weight, self.first.bias),
+                product(self.heard.weight, self.heard.bias),
+                product(self.recalled.weight, self.recalled.bias),
+                product(into, into_bias),
+                product(state, state_bias),
+            )
+
+
 class AttentionGRU(Decoder):
     def __init__(self, config: AttentionGRUConfig) -> None:
         super().__init__()
@@ -63,14 +120,28 @@ class AttentionGRU(Decoder):
         self.value = nn.Linear(c.features, c.embedding)
         self.query = nn.Linear(c.units, c.attention)
         self.energy = nn.Linear(c.attention, 1, bias=False)
-        self.merge = nn.Linear(c.units, c.embedding)
+        self.merge = nn.Linear(c.writer or c.units, c.embedding)
         self.dropout = nn.Dropout(c.dropout)
+        self.writer = Writer(c, self.dropout) if c.writer else None
         nn.init.normal_(self.embedding.weight, std=c.embedding**-0.5)
 
+    def with_writer(self, units: int) -> "AttentionGRU":
+        """The same decoder with a writer that has nothing to say yet: the logits are what they were."""
+        grown = AttentionGRU(replace(self.config, writer=units))
+        kept = {name: value for name, value in self.state_dict().items() if not name.startswith("merge.")}
+        grown.load_state_dict(kept, strict=False)
+        assert grown.writer is not None
+        grown.writer.recalled.load_state_dict(self.merge.state_dict())
+        nn.init.zeros_(grown.merge.weight)
+        nn.init.zeros_(grown.merge.bias)
+        return grown.train(self.training)
+
     def look(self, grid: Tensor) -> tuple[Memory, Tensor]:
-        """A grid (B, R, D) to its memory and the first state (B, H)."""
+        """A grid (B, R, D) to its memory and the first state (B, H + W)."""
         grid = self.dropout(grid)
-        return Memory(self.key(grid), self.value(grid)), torch.tanh(self.first(grid.mean(1)))
+        seen = grid.mean(1)
+        state = self.first(seen) if self.writer is None else torch.cat([self.first(seen), self.writer.first(seen)], -1)
+        return Memory(self.key(grid), self.value(grid)), torch.tanh(state)
 
     def attend(self, states: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """States (B, T, H) to contexts (B, T, E) and weights (B, T, R)."""
@@ -80,7 +151,7 @@ class AttentionGRU(Decoder):
         return weights @ memory.values, weights
 
     def logits(self, states: Tensor, contexts: Tensor) -> Tensor:
-        """States (…, H) and contexts (…, E) to logits (…, V)."""
+        """States (…, H, or W of the writer) and contexts (…, E) to logits (…, V)."""
         merged = torch.tanh(self.merge(self.dropout(states)) + contexts)
         return F.linear(self.dropout(merged), self.embedding.weight, self.bias)
 
@@ -89,56 +160,74 @@ class AttentionGRU(Decoder):
 
         With a mask `keep` (B, T), only those places are computed: (N, V). The output layer is most of the work.
         """
-        memory, state = self.look(grid)
+        memory, first = self.look(grid)
         words = self.dropout(self.embedding(tokens))  # (B, T, E)
-        states, _ = self.gru(words, state.unsqueeze(0))  # (B, T, H)
+        states = self._read(words, first)  # (B, T, H)
         contexts, _ = self.attend(states, memory)
+        if self.writer is not None:
+            states, contexts = self.writer(first[:, self.config.units :], states, contexts)
         return self.logits(states, contexts) if keep is None else self.logits(states[keep], contexts[keep])
 
     def weights(self, grid: Tensor, tokens: Tensor) -> Tensor:
         """The attention (B, T, R) that was paid before the token after each of `tokens` (B, T)."""
-        memory, state = self.look(grid)
-        states, _ = self.gru(self.embedding(tokens), state.unsqueeze(0))
-        return self.attend(states, memory)[1]
+        memory, first = self.look(grid)
+        return self.attend(self._read(self.embedding(tokens), first), memory)[1]
+
+    def _read(self, words: Tensor, first: Tensor) -> Tensor:
+        """The reader's states (B, T, H) after each of the words (B, T, E)."""
+        states: Tensor = self.gru(words, first[:, : self.config.units].unsqueeze(0).contiguous())[0]
+        return states
 
     def step(self, tokens: Tensor, state: Tensor, memory: Memory, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
-        """One token a caption: tokens (N,), states (N, H), and which captions look at which picture of the memory.
+        """One token a caption: tokens (N,), states (N, H + W), and which captions look at which picture of the memory.
 
         Gives logits (N, V) and the new states.
         """
+        written, context, state = self._stepped(tokens, state, memory, runs)
         by = self.products
-        state = self.advance(tokens, state)
+        return by.output(by.merge(written).add_(context).tanh_()), state
+
+    def _stepped(self, tokens: Tensor, state: Tensor, memory: Memory, runs: Sequence[Run]) -> tuple[Tensor, ...]:
+        """What is written from, (N, H or W) and (N, E), and the new states (N, H + W)."""
+        reading = self.advance(tokens, state[:, : self.config.units])
+        context = self._looked(reading, memory, runs)
+        if self.writer is None:
+            return reading, context, reading
+        writing, context = self.writer.step(state[:, self.config.units :], reading, context)
+        return writing, context, torch.cat([reading, writing], -1)
+
+    def _looked(self, state: Tensor, memory: Memory, runs: Sequence[Run]) -> Tensor:
+        """The contexts (N, E) of the reader's states (N, H)."""
+        by = self.products
         query = by.query(state).unsqueeze(1)  # (N, 1, A)
-        compared = query.new_empty(len(tokens), *memory.keys.shape[1:])  # (N, R, A)
+        compared = query.new_empty(len(state), *memory.keys.shape[1:])  # (N, R, A)
         for picture, rows in runs:  # a picture is read where it lies: a copy for every caption costs more than the sum
             torch.add(query[rows], memory.keys[picture], out=compared[rows])
-        weights = by.energy(compared.tanh_().flatten(0, 1)).view(len(tokens), -1).softmax(-1)  # (N, R)
-        context = torch.cat([weights[rows] @ memory.values[picture] for picture, rows in runs])  # (N, E)
-        return by.output(by.merge(state).add_(context).tanh_()), state
+        weights = by.energy(compared.tanh_().flatten(0, 1)).view(len(state), -1).softmax(-1)  # (N, R)
+        return torch.cat([weights[rows] @ memory.values[picture] for picture, rows in runs])
 
     def begin(self, grid: Tensor) -> tuple[Memory, Tensor]:
         by = self.products
         places = grid.flatten(0, 1)
         memory = Memory(*(part(places).view(*grid.shape[:2], -1) for part in (by.key, by.value)))
-        return memory, by.first(grid.mean(1)).tanh_()
+        seen = grid.mean(1)
+        first = [by.first(seen)] if self.writer is None else [by.first(seen), self.writer.products.first(seen)]
+        return memory, torch.cat(first, -1).tanh_()
 
     def read(self, tokens: Tensor, state: Tensor, memory: Memory, runs: Sequence[Run]) -> Tensor:
-        return self.advance(tokens, state)
+        return self.advance(tokens, state) if self.writer is None else self._stepped(tokens, state, memory, runs)[-1]
 
     def shorten(self, ids: Tensor | None) -> None:
         self.shortlist = ids
         self.refresh()
 
     def refresh(self) -> None:
-        self.__dict__.pop("products", None)
+        for part in filter(None, (self, self.writer)):
+            part.__dict__.pop("products", None)
 
     def advance(self, tokens: Tensor, state: Tensor) -> Tensor:
         """States (N, H) after reading the tokens (N,)."""
-        by = self.products
-        gates, hidden = by.words[tokens], by.state(state)
-        reset, update = (gates[:, : -state.shape[1]] + hidden[:, : -state.shape[1]]).sigmoid_().chunk(2, -1)
-        fresh = torch.addcmul(gates[:, -state.shape[1] :], reset, hidden[:, -state.shape[1] :]).tanh_()
-        return torch.lerp(fresh, state, update)
+        return _gated(self.products.words[tokens], self.products.state(state), state)
 
     @cached_property
     def products(self) -> "Products":
@@ -157,3 +246,11 @@ class AttentionGRU(Decoder):
                 product(self.merge.weight, self.merge.bias),
                 product(self.embedding.weight[listed], self.bias[listed]),
             )
+
+
+def _gated(entering: Tensor, hidden: Tensor, state: Tensor) -> Tensor:
+    """A GRU's states (N, H) after a step, from the words' and the states' parts of the gates, (N, 3H) each."""
+    size = state.shape[1]
+    reset, update = (entering[:, : 2 * size] + hidden[:, : 2 * size]).sigmoid_().chunk(2, -1)
+    fresh = torch.addcmul(entering[:, 2 * size :], reset, hidden[:, 2 * size :]).tanh_()
+    return torch.lerp(fresh, state, update)

@@ -46,6 +46,25 @@ def test_the_picture_matters_and_its_order_of_places_does_not() -> None:
     assert torch.allclose(net(grid, tokens), net(grid[:, torch.randperm(9)], tokens), atol=1e-5)
 
 
+def test_a_writer_hears_what_was_looked_at_before() -> None:
+    writer = model(writer=7).writer
+    assert writer is not None
+    first, states, contexts = torch.randn(1, 7), torch.randn(1, 4, 10), torch.randn(1, 4, 8)
+    changed = contexts.clone()
+    changed[:, 1] += 1
+    written, other = (writer(first, states, seen)[0] for seen in (contexts, changed))
+    assert torch.equal(written[:, 0], other[:, 0])
+    assert not torch.allclose(written[:, -1], other[:, -1], atol=1e-3)
+
+
+def test_a_writer_that_joins_later_changes_nothing_yet() -> None:
+    net, grid, tokens = model(), torch.randn(2, 9, 6), torch.randint(30, (2, 4))
+    grown = net.with_writer(7)
+    assert torch.allclose(grown(grid, tokens), net(grid, tokens), atol=1e-5)
+    assert grown.config.writer == 7
+    assert any(p.requires_grad and p.abs().sum() > 0 for p in grown.writer.parameters())  # type: ignore[union-attr]
+
+
 def test_numerics_stay_put() -> None:
     """Numbers of the first version: a change of formula or layout shows here, not in tomorrow's captions."""
     net = model()

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from captioner import filter as block
-from captioner.captioner import Captioner, ModelError, Wish
+from captioner.captioner import Caption, Captioner, ModelError, Seen, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.data import fingerprint
 from captioner.filter import BlockList
@@ -48,6 +48,19 @@ def test_captions_come_best_first_distinct_and_as_many_as_asked(captioner: Capti
 def test_one_seed_makes_another_joke_of_another_picture(captioner: Captioner) -> None:
     made = captioner.caption([(picture(captioner, s), Wish(seed=1)) for s in range(6)])
     assert len({m.captions[0].boxes for m in made}) > 4
+
+
+def test_what_is_seen_is_named_once(captioner: Captioner) -> None:
+    words = [w for w in ("picture", "nobody", "brain", "shirt", "red", "man") if len(captioner._forms(w)) > 0]
+    here, there, other, more = words[:4]
+    seen = Seen(None, False, {i: 0.9 for word in (here, there) for i in captioner._forms(word)})
+
+    def score(*said: str) -> float:
+        return captioner._score(Caption((" ".join(said),), -1.0, None, -1.0), 0.0, seen, set())
+
+    assert score(here, other) > score(other, more)
+    assert score(here, other) > score(here, other, here)
+    assert score(here, there) == score(here, other)
 
 
 def test_a_copy_of_a_training_caption_is_not_served(captioner: Captioner) -> None:

@@ -11,6 +11,7 @@ from captioner.decoders import DECODERS, Decoder, settings
 V, D, R = 40, 6, 9
 SMALL: dict[str, dict[str, Any]] = {
     "attention_gru": {"embedding": 8, "units": 12, "attention": 6},
+    "attention_gru writer": {"embedding": 8, "units": 12, "attention": 6, "writer": 10},
     "par_inject_gru": {"embedding": 8, "units": 12},
     "template_lstm": {"kinds": 4, "embedding": 8, "units": 12},
     "show_and_tell": {"embedding": 8, "units": 12},

@@ -1,0 +1,98 @@
+"""Descriptions by teachers, for a student to learn beside people's.
+
+People describe a photograph in five ways; a network that learns them by heart learns little of what they agree on.
+Teachers that never saw a photograph say what is usual of it (sequence-level distillation: Kim and Rush 2016): each
+learns all but one part of the photographs and describes that part. Of what it finds likely, that is kept which is most
+like what people wrote: what the photograph itself bears out.
+
+Shapes: V views, R places of the grid, D their features.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from captioner import data
+from captioner.checkpoint import Checkpoint
+from captioner.corpora import Corpus, held_back, prepare, read
+from captioner.metrics import words
+from captioner.recipe import Recipe
+from captioner.search import Lane, Rules, Search, search
+from captioner.self_critical import Likeness
+from captioner.train import tokenizer_of, untrained
+from captioner.trainer import Trainer
+
+_SEARCH = Search("beam", width=5, steps=24, max_boxes=1)
+_VIEWS = 3
+"""Of every photograph, that candidates are written of."""
+_KEPT = 3
+"""Captions of a photograph."""
+_AT_ONCE = 16
+
+
+def distil(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str, parts: int = 3) -> int:
+    """Trains the teachers in a folder of `out`'s name beside it and writes their captions; gives how many.
+
+    Raises ValueError where nothing is described or for fewer than two parts, and as `train` does.
+    """
+    if parts < 2:
+        raise ValueError("A teacher has to learn from another part than it describes: parts is 2 or more.")
+    torch.manual_seed(recipe.seed)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    run = out.with_suffix("")
+    run.mkdir(parents=True, exist_ok=True)
+    samples = [s for s in read(sets, recipe.by)[0] if s.style == "describe"]
+    if not samples:
+        raise ValueError("None of these data sets describes pictures.")
+    split = [data.SPLITS[recipe.by](s) for s in samples]
+    base = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, decoder_name, out.stem)
+    corpora = prepare(samples, split, base, recipe, run)
+    written: dict[str, list[str]] = {}
+    for part in range(parts):
+        teacher = deepcopy(base)
+        learns, described = held_back(corpora["train"], 1 / parts, part)
+        folder = run / f"teacher-{part + 1}"
+        folder.mkdir(exist_ok=True)
+        Trainer(teacher, recipe, folder).fit(learns, corpora["dev"])
+        written |= _described(teacher, described[0], f"part {part + 1} of {parts}")
+    out.write_text(json.dumps(written, ensure_ascii=False, indent=0), "utf-8")
+    return sum(map(len, written.values()))
+
+
+def _described(teacher: Checkpoint, corpus: Corpus, name: str) -> dict[str, list[str]]:
+    """By the file names of the corpus's pictures, the candidates that are most like what people wrote."""
+    references: dict[int, list[str]] = {}
+    files: dict[int, str] = {}
+    for sample, row in zip(corpus.samples, corpus.rows.tolist(), strict=True):
+        references.setdefault(row, []).append(sample.text)
+        files[row] = sample.picture.name
+    rows = list(references)
+    likeness = Likeness([[words(text) for text in references[row]] for row in rows])
+    kept: dict[str, list[str]] = {}
+    for start in tqdm(range(0, len(rows), _AT_ONCE), desc=name, unit="batch"):
+        chunk = rows[start : start + _AT_ONCE]
+        for place, candidates in enumerate(_candidates(teacher, corpus, chunk), start):
+            likes = [likeness(place, words(text)) for text in candidates]
+            ranked = sorted(zip(likes, candidates, strict=True), reverse=True)
+            kept[files[rows[place]]] = [text for _, text in ranked[:_KEPT]]
+    return kept
+
+
+@torch.inference_mode()
+def _candidates(teacher: Checkpoint, corpus: Corpus, rows: Sequence[int]) -> Iterator[list[str]]:
+    """What a beam search finds on views of the pictures whose views begin at these rows, each text once."""
+    views = min(_VIEWS, corpus.views)
+    grids = torch.from_numpy(np.concatenate([corpus.grids[row : row + views] for row in rows])).float()  # (· V, R, D)
+    tokenizer = teacher.tokenizer
+    rules = Rules(tokenizer, grids.device, teacher.decoder.shortlist)
+    lanes = [Lane(i, teacher.prefix("describe"), _SEARCH) for i in range(len(grids))]
+    found = search(teacher.decoder, rules, grids, lanes)
+    for i in range(len(rows)):
+        texts = [tokenizer.decode(h.ids)[0] for of in found[i * views : (i + 1) * views] for h in of]
+        yield list(dict.fromkeys(filter(None, texts)))
