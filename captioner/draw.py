@@ -32,6 +32,8 @@ _SHORT_TEXT = 0.3
 """Share of the picture's height that one box may take while its text is readable in it."""
 _SHORTER_TEXT = (0.2, 0.13)
 """Shares that hide less of the picture, tried where the text is readable in them."""
+_COMFORTABLE = 1 / 13
+"""The size of type, as a share of the shorter side, below which nothing is saved by a smaller one."""
 _SMALL_TEXT = 0.1
 """The share of what there is to see that must be saved for text of half the size."""
 _IN_LAYOUT = 1 / 34
@@ -205,10 +207,11 @@ def _choice(setters: Sequence["_Setter"], size: tuple[int, int], fonts: Fonts) -
     """The text as large as it goes in each of the areas, and smaller."""
     yield from filter(None, (next(_ways(setter, size, fonts), None) for setter in setters))
     _, readable, largest = _sizes(size, fonts)
+    comfortable = min(largest, max(readable, round(min(size) * _COMFORTABLE)))
     for setter in setters:
         for share in _SHORTER_TEXT:
             short = min(setter.area.height, round(size[1] * share))
-            if setting := setter.largest(range(readable, largest), short, breaking=False):
+            if setting := setter.largest(range(comfortable, largest), short, breaking=False):
                 yield setting
 
 
