@@ -11,6 +11,7 @@ Shapes: V views, R places of the grid, D their features.
 import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from captioner.metrics import words
 from captioner.recipe import Recipe
 from captioner.search import Lane, Rules, Search, search
 from captioner.self_critical import Likeness
-from captioner.train import tokenizer_of, untrained
+from captioner.train import introduce, tokenizer_of, untrained
 from captioner.trainer import Trainer
 
 _SEARCH = Search("beam", width=5, steps=24, max_boxes=1)
@@ -38,7 +39,8 @@ _AT_ONCE = 16
 def distil(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str, parts: int = 3) -> int:
     """Trains the teachers in a folder of `out`'s name beside it and writes their captions; gives how many.
 
-    Raises ValueError where nothing is described or for fewer than two parts, and as `train` does.
+    Of a checkpoint to start from they get the eyes alone: its decoder has seen every photograph. Raises ValueError
+    where nothing is described or for fewer than two parts, and as `train` does.
     """
     if parts < 2:
         raise ValueError("A teacher has to learn from another part than it describes: parts is 2 or more.")
@@ -51,8 +53,11 @@ def distil(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str, 
     if not samples:
         raise ValueError("None of these data sets describes pictures.")
     split = [data.SPLITS[recipe.by](s) for s in samples]
-    base = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, decoder_name, out.stem)
+    eyes = Checkpoint.load(Path(recipe.start)) if recipe.start else None
+    recipe = replace(recipe, start="", features=eyes.reduction.basis.shape[1] if eyes else recipe.features)
+    base = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, decoder_name, out.stem, eyes)
     corpora = prepare(samples, split, base, recipe, run)
+    introduce(base, corpora["train"], recipe)
     written: dict[str, list[str]] = {}
     for part in range(parts):
         teacher = deepcopy(base)

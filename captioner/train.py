@@ -170,8 +170,12 @@ def untrained(
     recipe: Recipe,
     decoder_name: str,
     name: str,
+    eyes: Checkpoint | None = None,
 ) -> Checkpoint:
-    """What a training begins with: an encoder, its reduction, and a decoder that knows nothing yet, or another's."""
+    """What a training begins with: an encoder, its reduction, and a decoder that knows nothing yet.
+
+    Or the whole of the checkpoint that the recipe starts from; or of `eyes`, encoder and reduction.
+    """
     seen = {data.fingerprint(s.text) for s, part in zip(samples, split, strict=True) if part == "train"}
     fingerprints = np.array(sorted(seen), np.uint32)
     if recipe.start:
@@ -182,11 +186,15 @@ def untrained(
         base.decoder.dropout.p = recipe.dropout
         base.name, base.fingerprints = name, fingerprints
         return base
+    seen_in = [s for s, part in zip(samples, split, strict=True) if part == "train"]
+    decoder = new_decoder(decoder_name, recipe, len(tokenizer), kinds.count(seen_in))
+    if eyes:
+        made = Checkpoint(decoder, eyes.reduction, tokenizer, name, decoder_name, eyes.encoder, fingerprints)
+        made.last_stages = eyes.last_stages
+        return made
     encoder = build(recipe.encoder).to(devices.for_training(recipe.device))
     photographs = sorted({s.picture for s in samples if s.style == "describe"})
     templates = sorted({s.picture for s in samples if s.style == "meme"})
     # Templates are few, so they count twice.
     reduction = fit_reduction(encoder, templates * 2 + photographs, recipe.features)
-    seen_in = [s for s, part in zip(samples, split, strict=True) if part == "train"]
-    decoder = new_decoder(decoder_name, recipe, len(tokenizer), kinds.count(seen_in))
     return Checkpoint(decoder, reduction, tokenizer, name, decoder_name, recipe.encoder, fingerprints)

@@ -3,9 +3,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from captioner import distil as module
 from captioner.__main__ import main
 from captioner.checkpoint import Checkpoint
+from captioner.corpora import Corpus
 from captioner.recipe import RECIPES
 from captioner.train import train
 from tests.captioner.test_bench import photographs  # noqa: F401, a fixture
@@ -35,14 +38,21 @@ def test_teachers_describe_what_they_have_not_seen_and_a_student_learns_it(
     assert checkpoint.facts["recipe"]["taught"] == "taught.json"
     assert checkpoint.decoder.config.writer == 12
 
+    again = tmp_path / "again.json"
+    assert main(["distil", *sets, "--out", str(again), "--parts", "2", *TINY, *SIZES, f"start={student}"]) == 0
+    state = torch.load(tmp_path / "again" / "teacher-1" / "state.pt", weights_only=True)
+    assert state["progress"]["step"] == 6
+    assert state["model"]["decoder.first.weight"].shape == checkpoint.decoder.first.weight.shape
+    assert not torch.allclose(state["model"]["decoder.first.weight"], checkpoint.decoder.first.weight, atol=0.05), (
+        "a teacher knows nothing of what the checkpoint's decoder has seen"
+    )
+
 
 def test_each_teacher_sees_all_but_its_own_part(
     photographs: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from captioner import distil as module
-
     learnt: list[set[str]] = []
     described: list[set[str]] = []
 
@@ -50,10 +60,10 @@ def test_each_teacher_sees_all_but_its_own_part(
         def __init__(self, *_: object) -> None:
             pass
 
-        def fit(self, corpora: list[module.Corpus], _: object) -> None:
+        def fit(self, corpora: list[Corpus], _: object) -> None:
             learnt.append({s.picture.name for c in corpora for s in c.samples})
 
-    def watched(_: object, corpus: module.Corpus, __: str) -> dict[str, list[str]]:
+    def watched(_: object, corpus: Corpus, __: str) -> dict[str, list[str]]:
         described.append({s.picture.name for s in corpus.samples})
         return {name: ["a dog"] for name in described[-1]}
 
