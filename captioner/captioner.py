@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -71,6 +71,8 @@ _BROKEN_OFF = 5.0
 """And where the caption had to end before it was finished."""
 _UNCLOSED = 3.0
 """And for a quotation that never ends, or never began."""
+_MADE_UP = 4.0
+"""And for every word that nobody wrote: its pieces never stood together in the training memes."""
 _LONG = re.compile(r"\w{4,}")
 
 
@@ -307,6 +309,8 @@ class Captioner:
         unclosed = any(box.count('"') % 2 for box in caption.boxes)
         again = len(favoured) - len(set(favoured))
         score -= _STUTTER * stutter + _AGAIN * again + _BROKEN_OFF * broken_off + _UNCLOSED * unclosed
+        if self.mixture:
+            score -= _MADE_UP * sum(not self.mixture.ngrams.knows(run) for run in self._spelled(ids))
         if self.aptness and seen.template:
             score += by.aptness * self.aptness.score(seen.template[0], ids)
         return score + by.matching * max(named, default=0.0)
@@ -365,6 +369,20 @@ class Captioner:
         """The ids of the words that were posted with a picture, each as good as surely seen."""
         words = set(re.findall(r"[^\W\d_]{4,}", normalise(context)))
         return {i: 1.0 for word in words for i in self._forms(word)}
+
+    def _spelled(self, ids: Sequence[int]) -> Iterator[list[int]]:
+        """The words that take several pieces, as far as they are letters."""
+        run: list[int] = []
+        for i, piece in zip(ids, self.tokenizer.pieces(ids), strict=True):
+            begins, letters = piece.startswith("▁"), piece.removeprefix("▁")
+            if begins or not letters.isalpha():
+                if len(run) > 1:
+                    yield run
+                run = []
+            if letters.isalpha():
+                run.append(i)
+        if len(run) > 1:
+            yield run
 
     def _forms(self, word: str) -> list[int]:
         """The ids that write a word or its plural. Of a word in several pieces, the first begins too many others."""

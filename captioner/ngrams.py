@@ -259,6 +259,18 @@ class NGrams:
             longer.append(Followers.of(contexts.view(np.uint32), sizes, ids, codes, len(unigrams)))
         return cls(int(tensors["start"]), unigrams, longer)
 
+    def knows(self, ids: Sequence[int]) -> bool:
+        """Whether two ids or more were counted in a row; of a longer row than `ORDER`, every part of that length.
+
+        Shorter rows are counted by what they follow: one that ever stood after one id only may not be known.
+        """
+        size = min(len(ids), ORDER)
+        table = self.longer[size - 2]
+        return all(
+            _follows(table, ids[end - size : end - 1], ids[end - 1], self.vocabulary)
+            for end in range(size, len(ids) + 1)
+        )
+
     def evidence(self, rows: Sequence[Sequence[int]]) -> Evidence:
         """What the counts say about every id of captions (ends included, starts not) that they have not seen."""
         text = _Text.of(rows, self.start)
@@ -275,6 +287,14 @@ class NGrams:
             order, rest = np.where(met, n, order), np.where(met, table.rest[at], rest)
         asked = text.place >= 1
         return Evidence(probability[asked], order[asked], rest[asked])
+
+
+def _follows(table: Followers, context: Sequence[int], last: int, vocabulary: int) -> bool:
+    made = np.zeros(1, np.uint64)
+    for i in context:
+        hash_(made, np.array([i], np.uint64))
+    at, known = places(table.contexts, short(made))
+    return bool(known[0]) and bool(places(table.pairs, at * vocabulary + last)[1][0])
 
 
 def _followers(table: _Counts, vocabulary: int) -> Followers:

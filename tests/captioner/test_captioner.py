@@ -63,6 +63,22 @@ def test_what_is_seen_is_named_once(captioner: Captioner) -> None:
     assert score(here, there) == score(here, other)
 
 
+def test_words_that_nobody_wrote_rank_lower(captioner: Captioner) -> None:
+    """Of the first training text, and of the same letters the other way round."""
+    assert captioner.mixture is not None
+    known = "what if the picture is looking at us"
+    made_up = " ".join(word[::-1] for word in known.split())
+    seen = Seen(None, False, {})
+
+    def score(text: str) -> float:
+        return captioner._score(Caption((text,), -1.0, None, -1.0), 0.0, seen, set())
+
+    assert score(known) > score(made_up)
+    runs = list(captioner._spelled(captioner.tokenizer.encode([made_up])))
+    assert runs
+    assert all(captioner.tokenizer.decode(run)[0] in made_up for run in runs)
+
+
 def test_a_copy_of_a_training_caption_is_not_served(captioner: Captioner) -> None:
     job = (picture(captioner, 9), Wish(seed=3, n=2))
     first = captioner.caption([job])[0].captions[0]

@@ -59,6 +59,25 @@ def test_what_was_seen_is_judged_as_if_it_had_not_been() -> None:
     assert left_out == pytest.approx(unseen, abs=0.1)
 
 
+@settings(max_examples=60, deadline=None)
+@given(texts, st.lists(st.integers(0, 9), min_size=2, max_size=8))
+def test_no_row_is_known_that_was_not_written(rows: list[list[int]], ids: list[int]) -> None:
+    ngrams = NGrams.of(KneserNey(rows * 3, START, VOCABULARY))
+    size = min(len(ids), ORDER)
+    written = {tuple(row[at : at + size]) for row in rows for at in range(len(row) - size + 1)}
+    parts = {tuple(ids[at : at + size]) for at in range(len(ids) - size + 1)}
+    assert parts <= written or not ngrams.knows(ids)
+
+
+def test_rows_that_were_written_are_known() -> None:
+    row = [1, 2, 3, 4, 5, 6, 7, END]
+    ngrams = NGrams.of(KneserNey([row, [8, *row], [9, *row], [4, 3, END]] * 3, START, VOCABULARY))
+    for known in ([1, 2], [1, 2, 3], [4, 3], [1, 2, 3, 4, 5, 6, 7]):
+        assert ngrams.knows(known), known
+    for unknown in ([2, 1], [1, 2, 4], [1, 2, 3, 4, 5, 7]):
+        assert not ngrams.knows(unknown), unknown
+
+
 def test_a_repeated_phrase_is_learnt() -> None:
     rows = [[1, 2, 3, 4, END]] * 20 + [[i, 9 - i, END] for i in range(10)]
     ngrams = NGrams.of(KneserNey(rows, START, VOCABULARY))
