@@ -39,8 +39,9 @@ _AT_ONCE = 16
 def distil(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str, parts: int = 3) -> int:
     """Trains the teachers in a folder of `out`'s name beside it and writes their captions; gives how many.
 
-    Of a checkpoint to start from they get the eyes alone: its decoder has seen every photograph. Raises ValueError
-    where nothing is described or for fewer than two parts, and as `train` does.
+    Of a checkpoint to start from they get the eyes alone: its decoder has seen every photograph. The encoder is not
+    fine-tuned here, whatever the recipe's `tune` says: start from a checkpoint where it was. Raises ValueError where
+    nothing is described or for fewer than two parts, and as `train` does.
     """
     if parts < 2:
         raise ValueError("A teacher has to learn from another part than it describes: parts is 2 or more.")
@@ -99,5 +100,5 @@ def _candidates(teacher: Checkpoint, corpus: Corpus, rows: Sequence[int]) -> Ite
     lanes = [Lane(i, teacher.prefix("describe"), _SEARCH) for i in range(len(grids))]
     found = search(teacher.decoder, rules, grids, lanes)
     for i in range(len(rows)):
-        texts = [tokenizer.decode(h.ids)[0] for of in found[i * views : (i + 1) * views] for h in of]
+        texts = [" ".join(tokenizer.decode(h.ids)) for of in found[i * views : (i + 1) * views] for h in of]
         yield list(dict.fromkeys(filter(None, texts)))
