@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -25,6 +25,7 @@ from captioner import filter as block
 from captioner.attention_map import NoAttentionError, attention_map
 from captioner.checkpoint import Checkpoint, CheckpointError
 from captioner.data.samples import fingerprint
+from captioner.decoders.several import Several
 from captioner.fonts import Fonts
 from captioner.images import Limits, Picture
 from captioner.labels import eyes, packed
@@ -49,6 +50,9 @@ _BOXES, _PANEL = 2, 6
 """Boxes of a meme at most where no template has more, and further ids for each box more."""
 _BEAM = 3
 """Beams of a description that is asked for as such; wider ones write shorter and no better ones."""
+_PARTS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
+_PART = 0.84
+"""Where the parts lie that a description at length looks at beside the whole, and how much of a side each keeps."""
 _SPARE = 1
 """Hypotheses beyond what is asked for: some may not be said."""
 _TASTED = 12
@@ -217,7 +221,9 @@ class Captioner:
         pixels = [self.encoder.pixels([picture.image]) for picture, _ in jobs]
         seeds = [_seed(p, wish.seed) for p, (_, wish) in zip(pixels, jobs, strict=True)]
         grids = self.encode(pixels)
-        captioned = self.decode(grids, [wish for _, wish in jobs], seeds)
+        long = [i for i, (_, wish) in enumerate(jobs) if _is_long(wish)]
+        looks = {i: self.look(jobs[i][0].image, grids[i : i + 1]) for i in long}
+        captioned = self.decode(grids, [wish for _, wish in jobs], seeds, looks)
         wanted = [wish.features for _, wish in jobs]
         return [
             replace(made, features=packed(grids[i].cpu().numpy(), self.eyes)) if wanted[i] else made
@@ -235,15 +241,30 @@ class Captioner:
         return grids
 
     @torch.inference_mode()
-    def decode(self, grids: Tensor, wishes: Sequence[Wish], seeds: Sequence[int]) -> list[Captioned]:
-        """Captions of grids (B, R, D): descriptions and memes in one search, and again where too few may be said."""
+    def look(self, image: Image.Image, grid: Tensor) -> Tensor:
+        """The grid (1, R, D) of an RGB picture and those of its parts (V, R, D), for a description at length."""
+        w, h = (max(1, round(side * _PART)) for side in image.size)
+        corners = [(round(x * (image.width - w)), round(y * (image.height - h))) for x, y in _PARTS]
+        parts = [image.crop((x, y, x + w, y + h)) for x, y in corners]
+        return torch.cat([grid, self.encode([self.encoder.pixels([part]) for part in parts])])
+
+    @torch.inference_mode()
+    def decode(
+        self, grids: Tensor, wishes: Sequence[Wish], seeds: Sequence[int], looks: Mapping[int, Tensor] | None = None
+    ) -> list[Captioned]:
+        """Captions of grids (B, R, D): descriptions and memes in one search, and again where too few may be said.
+
+        `looks` holds what `look` gives of pictures, by their places in the batch: their descriptions take their time.
+        """
         described: list[list[Caption]] = [[] for _ in wishes]
         written: list[list[Caption]] = [[] for _ in wishes]
         seen = [self._seen(grids[i : i + 1], wish) for i, wish in enumerate(wishes)]
-        lanes = [self._description(i) for i in range(len(wishes))] if "describe" in self.styles else []
+        looks = looks or {}
+        hurried = [i for i in range(len(wishes)) if i not in looks] if "describe" in self.styles else []
+        lanes = [self._description(i) for i in hurried]
         lanes += [self._caption(i, wish, seeds[i], seen[i]) for i, wish in enumerate(wishes) if wish.n]
         for attempt in range(_TRIES):
-            found = search(self.decoder, self.rules, grids, lanes, self.mixture)
+            found = self._searched(grids, lanes, looks)
             for lane, hypotheses in zip(lanes, found, strict=True):
                 wish = wishes[lane.picture]
                 if lane.how is _DESCRIBE:
@@ -257,6 +278,21 @@ class Captioner:
             if not lanes:
                 break
         return [self._captioned(*parts) for parts in zip(wishes, described, written, seen, strict=True)]
+
+    def _searched(self, grids: Tensor, lanes: Sequence[Lane], looks: Mapping[int, Tensor]) -> list[list[Hypothesis]]:
+        """The hypotheses of every lane; those of a description at length look at the picture's parts as well."""
+        long = [i for i, lane in enumerate(lanes) if lane.picture in looks and lane.how is not _DESCRIBE]
+        short = [i for i in range(len(lanes)) if i not in long]
+        found: dict[int, list[Hypothesis]] = {}
+        if short:
+            each = search(self.decoder, self.rules, grids, [lanes[i] for i in short], self.mixture)
+            found |= zip(short, each, strict=True)
+        if long:
+            views = torch.stack([looks[lanes[i].picture] for i in long])  # (L, V, R, D)
+            several = Several(self.decoder, views.shape[1])
+            each = search(several, self.rules, views, [replace(lanes[i], picture=at) for at, i in enumerate(long)])
+            found |= zip(long, each, strict=True)
+        return [found[i] for i in range(len(lanes))]
 
     def _seen(self, grid: Tensor, wish: Wish) -> "Seen":
         """What a picture (1, R, D) shows, alone as in a batch: its template, or else words to favour."""
@@ -405,6 +441,11 @@ def shipped() -> Path:
     if not files:
         raise ModelError("No model is shipped with this installation; name one with captioner.model.")
     return files[-1]
+
+
+def _is_long(wish: Wish) -> bool:
+    """Whether a description is asked for that takes its time."""
+    return wish.style == "describe" and wish.search == "beam" and wish.n > 0
 
 
 def _trust(seen: Seen) -> float:

@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -139,8 +139,8 @@ def held_back(corpora: Sequence[Corpus], share: float, part: int = 0) -> tuple[l
     return kept, back
 
 
-def taught(file: Path, corpora: Sequence[Corpus], tokenizer: CaptionTokenizer) -> Corpus:
-    """The captions of a file that `captioner.distil` wrote, of the pictures that the corpora describe.
+def taught_samples(file: Path, pictures: Collection[Path]) -> list[Sample]:
+    """The captions of a file that `captioner.distil` wrote, as descriptions of those of the pictures that it names.
 
     Raises ValueError for another file, and where none of its pictures is among them.
     """
@@ -148,11 +148,18 @@ def taught(file: Path, corpora: Sequence[Corpus], tokenizer: CaptionTokenizer) -
         by = {name: [str(text) for text in texts] for name, texts in json.loads(file.read_text("utf-8")).items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{file} is no file of captions by teachers: {error}.") from error
+    samples = [Sample(p, (text,), "describe", split="train") for p in sorted(pictures) for text in by.get(p.name, ())]
+    if not samples:
+        raise ValueError(f"{file} speaks of none of the pictures that these data sets describe.")
+    return samples
+
+
+def taught(file: Path, corpora: Sequence[Corpus], tokenizer: CaptionTokenizer) -> Corpus:
+    """`taught_samples` of the pictures that the corpora describe; raises what it raises."""
     described = next((c for c in corpora if c.name == "describe"), None)
     rows = {s.picture: row for s, row in zip(described.samples, described.rows, strict=True)} if described else {}
-    samples = [Sample(p, (text,), "describe", split="train") for p in sorted(rows) for text in by.get(p.name, ())]
-    if described is None or not samples:
-        raise ValueError(f"{file} speaks of none of the pictures that these data sets describe.")
+    samples = taught_samples(file, rows)
+    assert described is not None
     return replace(
         described,
         name="taught",

@@ -32,6 +32,7 @@ KEYS = (
 """What `evaluate --json` prints; what was not measured is null. `meteor` is version 1.0, NLTK's."""
 
 _BATCH = 16
+_DESCRIBED = Wish("describe", "beam", 1)
 _IDS = 4000
 """Ids of a batch at most: their attention and logits have to fit into memory."""
 _MEMES = 1000
@@ -172,16 +173,22 @@ class Told:
 
 
 def describe(captioner: Captioner, samples: Sequence[Sample], grids: dict[Path, Tensor]) -> Told | None:
-    """Descriptions of the samples' pictures by beam search; None without pictures."""
+    """Descriptions of the samples' pictures by beam search, as somebody is told who asks; None without pictures."""
     references: dict[Path, list[list[str]]] = defaultdict(list)
     for sample in samples:
         references[sample.picture].append(words(sample.text))
     pictures = list(references)
     if not pictures:
         return None
-    began = time.perf_counter()
-    made = _decoded(captioner, [grids[p] for p in pictures], Wish("describe", "beam", 1), range(len(pictures)))
-    spent = time.perf_counter() - began
+    made: list[Captioned] = []
+    spent = 0.0
+    for start in tqdm(range(0, len(pictures), _BATCH), desc="describe", file=sys.stderr, disable=None):
+        batch = pictures[start : start + _BATCH]
+        looks = [captioner.look(captioner.read(p.read_bytes()).image, grids[p]) for p in batch]
+        whole = torch.cat([grids[p] for p in batch])
+        began = time.perf_counter()
+        made += captioner.decode(whole, [_DESCRIBED] * len(looks), [0] * len(looks), dict(enumerate(looks)))
+        spent += time.perf_counter() - began
     return Told([words(_text(m)) for m in made], [references[p] for p in pictures], 1000 * spent / len(pictures))
 
 

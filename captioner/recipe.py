@@ -46,6 +46,9 @@ class Recipe:
     tune: int = 0
     """Passes over the described photographs in which the encoder's last stages learn their words (captioner.tune); 0
     leaves the encoder as it was published."""
+    told: int = 0
+    """And further passes in which they learn whole descriptions, those of `taught` as well, together with a decoder:
+    best with a checkpoint to start from, whose decoder can already tell."""
     start: str = ""
     """A checkpoint to go on from: its weights, tokenizer and reduction. The sizes below are then its own."""
     known_votes: float = 0.5

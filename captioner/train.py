@@ -17,7 +17,7 @@ from torch import Tensor
 from captioner import data, devices, kinds, vectors
 from captioner.aptness import Aptness
 from captioner.checkpoint import Checkpoint
-from captioner.corpora import Corpus, prepare, read, taught
+from captioner.corpora import Corpus, prepare, read, taught, taught_samples
 from captioner.data.pairs import words
 from captioner.data.samples import Sample
 from captioner.decoders import DECODERS, AttentionGRU, Decoder, settings
@@ -53,7 +53,10 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     if recipe.tune:
         described = [(s, part) for s, part in zip(samples, split, strict=True) if s.style == "describe"]
         learns, checks = ([s for s, at in described if at == part] for part in ("train", "dev"))
-        tune(checkpoint, learns, checks, recipe, run)
+        known = {s.picture for s in learns}
+        tune(
+            checkpoint, learns, checks, recipe, run, taught_samples(Path(recipe.taught), known) if recipe.taught else ()
+        )
     corpora = prepare(samples, split, checkpoint, recipe, run)
     if recipe.taught:
         corpora["train"].append(taught(Path(recipe.taught), corpora["train"], checkpoint.tokenizer))

@@ -5,14 +5,19 @@ off the reduced grid's mean and maximum what share of a photograph's description
 of Fang et al. 2015, for shares instead of yes and no), and its gradient goes on into the reduction and the encoder's
 last stages. What comes before them is computed once.
 
-Shapes: B photographs, C' channels half-way, D features, K words.
+Then, where the recipe says so, the checkpoint's decoder joins: a copy of it, thrown away at the end, learns to tell
+whole descriptions of what the stages give, and its gradient reaches them as well (as Vinyals et al. 2017 fine-tune).
+
+Shapes: B photographs, R places of the grid, C' channels half-way, D features, K words, N captions, T tokens.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +33,7 @@ from captioner.data.samples import Sample
 from captioner.encoders import Encoder, Reduction, refresh
 from captioner.features import Features, features
 from captioner.recipe import Recipe
+from captioner.tokenizer import CaptionTokenizer
 
 _FEWEST = 20
 """Descriptions that a word has to stand in."""
@@ -35,6 +41,11 @@ _BATCH, _RATE, _DECAY, _DROPOUT, _AVERAGED = 32, 1e-4, 0.05, 0.4, 0.99
 _FIRST_RATE = 3e-4
 _FIRST = 800
 """Steps in which the words alone are learnt, of features as they were published: they are cheap."""
+_TOLD, _LONGEST = 5, 24
+"""Descriptions of a photograph that are told at once, and the ids that one has at most."""
+_TOLD_BATCH, _TOLD_RATE, _TELLER_RATE, _TOLD_AVERAGED = 24, 6e-5, 8e-4, 0.996
+_WORDS_WEIGHT = 0.05
+"""Of a photograph's nats of words beside nats a token of its descriptions."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class Described:
     side: int
     pictures: list[Path]
     shares: Tensor  # (P, K)
+    texts: list[list[str]]
     device: torch.device
 
     @classmethod
@@ -52,20 +64,21 @@ class Described:
         cls, samples: Sequence[Sample], stages: Encoder, views: int, folder: Path, known: Sequence[str]
     ) -> "Described":
         """Of the described photographs among the samples; `known` are the words."""
-        said: dict[Path, list[set[str]]] = {}
+        said: dict[Path, list[str]] = {}
         for sample in samples:
-            said.setdefault(sample.picture, []).append(words(sample.text))
+            said.setdefault(sample.picture, []).append(sample.text)
         place = {word: i for i, word in enumerate(known)}
         shares = torch.zeros(len(said), len(known))
         for row, texts in enumerate(said.values()):
-            for word, count in Counter(w for text in texts for w in text if w in place).items():
+            used = [words(text) for text in texts]
+            for word, count in Counter(w for found in used for w in found if w in place).items():
                 shares[row, place[word]] = count / len(texts)
         same = Reduction(stages.channels, stages.channels)
         same.basis.copy_(torch.eye(stages.channels))
         pictures = list(said)
         seen = features(stages, same, pictures, views, folder, template=False)
         device = stages.mean.device
-        return cls(seen, math.isqrt(stages.regions), pictures, shares.to(device), device)
+        return cls(seen, math.isqrt(stages.regions), pictures, shares.to(device), list(said.values()), device)
 
     def read(self, rows: Sequence[int], views: Sequence[int]) -> Tensor:
         """One view each of some photographs: (B, C', H', W')."""
@@ -75,15 +88,66 @@ class Described:
         return placed.contiguous(memory_format=torch.channels_last)
 
 
-def tune(checkpoint: Checkpoint, train: Sequence[Sample], dev: Sequence[Sample], recipe: Recipe, run: Path) -> None:
-    """Gives the checkpoint last stages and a reduction that were fine-tuned in `recipe.tune` passes over photographs.
+class Teller(nn.Module):
+    """A copy of a checkpoint's decoder, and the descriptions of some photographs that it learns to tell."""
 
-    The best pass by the photographs of `dev` counts. What was learnt before in the run's folder is taken from there.
+    def __init__(self, checkpoint: Checkpoint, recipe: Recipe, device: torch.device) -> None:
+        super().__init__()
+        self.decoder = deepcopy(checkpoint.decoder).to(device)
+        self.decoder.shorten(None)
+        self.decoder.dropout.p = recipe.describe_dropout or recipe.dropout
+        self.smoothing, self.tokenizer = recipe.describe_smoothing, checkpoint.tokenizer
+
+    def ids(self, described: Described, taught: Sequence[Sample] = ()) -> list[list[list[int]]]:
+        """Those of every photograph's descriptions, people's and teachers', over-long ones left out."""
+        more: dict[Path, list[str]] = {}
+        for sample in taught:
+            more.setdefault(sample.picture, []).append(sample.text)
+        texts = [own + more.get(p, []) for p, own in zip(described.pictures, described.texts, strict=True)]
+        each = [self.tokenizer.encode_batch([[text] for text in own]) for own in texts]
+        return [[ids for ids in texts if len(ids) <= _LONGEST] for texts in each]
+
+    def missed(self, grid: Tensor, said: Sequence[tuple[int, list[int]]]) -> Tensor:
+        """Nats a token, of descriptions (N of T ids) of the places (B, R, D) that each names by its row."""
+        tokens, targets = _padded([ids for _, ids in said], self.tokenizer)
+        rows = torch.tensor([row for row, _ in said], device=grid.device)
+        tokens, targets = tokens.to(grid.device), targets.to(grid.device)
+        logits = self.decoder(grid[rows], tokens, targets >= 0)
+        smoothing = self.smoothing if self.training else 0.0
+        lost = F.cross_entropy(logits, targets[targets >= 0], label_smoothing=smoothing)
+        return lost + (self.decoder.penalty() if self.training else 0.0)
+
+
+def _padded(said: Sequence[list[int]], tokenizer: CaptionTokenizer) -> tuple[Tensor, Tensor]:
+    """Descriptions as tokens that are read and targets (N, T), -1 where nothing is asked."""
+    longest = max(map(len, said))
+    tokens = torch.full((len(said), longest + 1), tokenizer.pad)
+    targets = torch.full((len(said), longest + 1), -1)
+    for row, ids in enumerate(said):
+        tokens[row, :2] = torch.tensor(tokenizer.prefix("describe"))
+        tokens[row, 2 : len(ids) + 1] = torch.tensor(ids[:-1])
+        targets[row, 1 : len(ids) + 1] = torch.tensor(ids)
+    return tokens, targets
+
+
+def tune(
+    checkpoint: Checkpoint,
+    train: Sequence[Sample],
+    dev: Sequence[Sample],
+    recipe: Recipe,
+    run: Path,
+    taught: Sequence[Sample] = (),
+) -> None:
+    """Gives the checkpoint last stages and a reduction that were fine-tuned on photographs.
+
+    In `recipe.tune` passes over them on their words, and in `recipe.told` further ones on their descriptions, which are
+    people's and those `taught`. Of either the best pass by the photographs of `dev` counts. What was learnt before in
+    the run's folder is taken from there.
     Raises ValueError for an encoder whose stages are not known, and where there are too few descriptions to learn from.
     """
     file = run / "encoder.safetensors"
     if not file.exists():
-        save_file(_learnt(checkpoint, train, dev, recipe, run / "features"), file)
+        save_file(_learnt(checkpoint, train, dev, recipe, run / "features", taught), file)
     found = load_file(file)
     checkpoint.reduction = Reduction(*found["basis"].shape)
     checkpoint.reduction.load_state_dict({name: found.pop(name) for name in ("mean", "basis")})
@@ -91,7 +155,12 @@ def tune(checkpoint: Checkpoint, train: Sequence[Sample], dev: Sequence[Sample],
 
 
 def _learnt(
-    checkpoint: Checkpoint, train: Sequence[Sample], dev: Sequence[Sample], recipe: Recipe, folder: Path
+    checkpoint: Checkpoint,
+    train: Sequence[Sample],
+    dev: Sequence[Sample],
+    recipe: Recipe,
+    folder: Path,
+    taught: Sequence[Sample],
 ) -> dict[str, Tensor]:
     encoder = checkpoint.build_encoder().to(devices.for_training(recipe.device))
     stages, last = encoder.halves()
@@ -103,16 +172,19 @@ def _learnt(
     held = Described.of(dev, stages, 1, folder, known)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        tuner = _Tuner(last, checkpoint.reduction, seen, recipe)
-        tuner.fit(held)
+        tuner = _Tuner(last, checkpoint.reduction, seen, held, recipe.seed)
+        tuner.fit(recipe.tune)
+        if recipe.told:
+            tuner.tell(Teller(checkpoint, recipe, seen.device), taught)
+            tuner.fit(recipe.told)
     return _copy(last.cpu()) | tuner.reduction().state_dict()
 
 
 class _Tuner:
     """The last stages, the reduction, and the layer that reads words off what they make of a photograph."""
 
-    def __init__(self, last: nn.Module, reduction: Reduction, seen: Described, recipe: Recipe) -> None:
-        self.seen, self.passes, self.dice = seen, recipe.tune, np.random.default_rng(recipe.seed)
+    def __init__(self, last: nn.Module, reduction: Reduction, seen: Described, held: Described, seed: int) -> None:
+        self.seen, self.held, self.dice = seen, held, np.random.default_rng(seed)
         basis, shares = reduction.basis, seen.shares
         reduce, read = nn.Linear(*basis.shape), nn.Linear(2 * basis.shape[1], shares.shape[1])
         with torch.no_grad():
@@ -122,7 +194,24 @@ class _Tuner:
             read.bias.copy_(shares.mean(0).clamp(1e-4, 1 - 1e-4).logit())
         self.last, self.reduce, self.read = last.requires_grad_(True), reduce.to(seen.device), read.to(seen.device)
         self.parts = nn.ModuleDict({"last": self.last, "reduce": self.reduce, "read": self.read})
+        self.teller: Teller | None = None
+        self.batch, self.averaged = _BATCH, _AVERAGED
+        self.groups: list[dict[str, Any]] = [
+            {"params": list(self.parts.parameters()), "lr": _RATE, "weight_decay": _DECAY}
+        ]
         self._learn_words()
+
+    def tell(self, teller: Teller, taught: Sequence[Sample]) -> None:
+        """From now on the descriptions count as well as their words."""
+        self.teller = self.parts["teller"] = teller
+        self.told, self.told_held = teller.ids(self.seen, taught), teller.ids(self.held)
+        self.batch, self.averaged = _TOLD_BATCH, _TOLD_AVERAGED
+        self.groups = [
+            {"params": list(self.last.parameters()), "lr": _TOLD_RATE, "weight_decay": 0.01},
+            {"params": list(self.reduce.parameters()), "lr": 4 * _TOLD_RATE, "weight_decay": 0.0},
+            {"params": list(self.read.parameters()), "lr": _FIRST_RATE, "weight_decay": _DECAY},
+            {"params": list(teller.parameters()), "lr": _TELLER_RATE, "weight_decay": 0.02},
+        ]
 
     def reduction(self) -> Reduction:
         made = Reduction(*self.reduce.weight.T.shape)
@@ -131,40 +220,52 @@ class _Tuner:
         made.mean = torch.linalg.lstsq(made.basis.T, -self.reduce.bias.detach().cpu().unsqueeze(1)).solution.squeeze(1)
         return made
 
-    def fit(self, held: Described) -> None:
-        each = max(1, len(self.seen.pictures) // _BATCH)
-        optimiser = torch.optim.AdamW(self.parts.parameters(), _RATE, weight_decay=_DECAY, betas=(0.9, 0.98))
-        decay = torch.optim.lr_scheduler.LambdaLR(optimiser, _Rate(self.passes * each))
+    def fit(self, passes: int) -> None:
+        """The best of so many passes, and of what was before."""
+        each = max(1, len(self.seen.pictures) // self.batch)
+        optimiser = torch.optim.AdamW(self.groups, betas=(0.9, 0.98))
+        decay = torch.optim.lr_scheduler.LambdaLR(optimiser, _Rate(passes * each))
         average = _copy(self.parts)
-        best = (self._loss(held), _copy(self.parts))
-        bar = tqdm(total=self.passes * each, desc="encoder", unit="step", postfix={"held out": f"{best[0]:.3f}"})
-        for _ in range(self.passes):
+        best = (self._loss(), _copy(self.parts))
+        bar = tqdm(total=passes * each, desc="encoder", unit="step", postfix={"held out": f"{best[0]:.3f}"})
+        for _ in range(passes):
             for rows in np.array_split(self.dice.permutation(len(self.seen.pictures)), each):
                 self._step(rows.tolist(), optimiser)
                 decay.step()
                 with torch.no_grad():
                     for name, value in self.parts.state_dict().items():
-                        average[name].lerp_(value, 1 - _AVERAGED)
+                        average[name].lerp_(value, 1 - self.averaged)
                 bar.update()
             learning = _copy(self.parts)
             self.parts.load_state_dict(average)
-            best = min(best, (self._loss(held), _copy(self.parts)), key=lambda found: found[0])
+            best = min(best, (self._loss(), _copy(self.parts)), key=lambda found: found[0])
             bar.set_postfix({"held out": f"{best[0]:.3f}"})
             self.parts.load_state_dict(learning)
         bar.close()
         self.parts.load_state_dict(best[1])
 
     def _step(self, rows: list[int], optimiser: torch.optim.Optimizer) -> None:
+        # Descriptions are learnt by heart sooner than words: blocks are skipped at random (Huang et al. 2016).
+        self.parts.train(self.teller is not None)
         views = self.dice.integers(self.seen.views.views, size=len(rows)).tolist()
-        said = self._said(self._pooled(self.seen.read(rows, views)), dropout=True)
+        grid = self._grid(self.seen.read(rows, views))
+        missed = _missed(self._said(_pooled(grid), dropout=True), self.seen.shares[rows])
+        if self.teller and (told := self._drawn(rows)):
+            missed = _WORDS_WEIGHT * missed + self.teller.missed(grid, told)
         optimiser.zero_grad(set_to_none=True)
-        _missed(said, self.seen.shares[rows]).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.parts.parameters(), 5.0)
+        missed.backward()  # type: ignore[no-untyped-call]
+        for group in self.groups:
+            nn.utils.clip_grad_norm_(group["params"], 1.0 if self.teller else 5.0)
         optimiser.step()
+
+    def _drawn(self, rows: list[int]) -> list[tuple[int, list[int]]]:
+        """Some descriptions of every photograph, each beside its row in the batch."""
+        drawn = [self.dice.permutation(len(self.told[row]))[:_TOLD] for row in rows]
+        return [(at, self.told[row][i]) for at, (row, some) in enumerate(zip(rows, drawn, strict=True)) for i in some]
 
     def _learn_words(self) -> None:
         """So that the first gradients to reach the stages already mean something."""
-        pooled = self._all_pooled(self.seen)
+        pooled = torch.cat([_pooled(grid) for _, grid in self._grids(self.seen)])
         optimiser = torch.optim.AdamW(self.read.parameters(), _FIRST_RATE, weight_decay=_DECAY)
         for _ in range(_FIRST):
             rows = torch.from_numpy(self.dice.integers(len(pooled), size=8 * _BATCH))
@@ -173,17 +274,17 @@ class _Tuner:
             _missed(said, self.seen.shares[rows]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
 
-    def _pooled(self, halfway: Tensor) -> Tensor:
-        """Half-way features (B, C', H', W') to the mean and the maximum (B, 2D) of the reduced grid."""
-        grid = self.reduce(self.last(halfway).flatten(2).transpose(1, 2))
-        return torch.cat([grid.mean(1), grid.amax(1)], 1)
+    def _grid(self, halfway: Tensor) -> Tensor:
+        """Half-way features (B, C', H', W') to the reduced grid (B, R, D)."""
+        made: Tensor = self.reduce(self.last(halfway).flatten(2).transpose(1, 2))
+        return made
 
-    @torch.no_grad()
-    def _all_pooled(self, described: Described) -> Tensor:
-        """Of the first view of every photograph."""
+    def _grids(self, described: Described) -> Iterator[tuple[list[int], Tensor]]:
+        """Of the first view of every photograph, some at a time, with their rows; without gradients."""
         refresh(self.last)
-        rows = [part.tolist() for part in torch.split(torch.arange(len(described.pictures)), 50)]
-        return torch.cat([self._pooled(described.read(part, [0] * len(part))) for part in rows])
+        for part in torch.split(torch.arange(len(described.pictures)), 50):
+            with torch.no_grad():
+                yield part.tolist(), self._grid(described.read(part.tolist(), [0] * len(part)))
 
     def _said(self, pooled: Tensor, *, dropout: bool) -> Tensor:
         """Logits (B, K) of the words."""
@@ -191,9 +292,21 @@ class _Tuner:
         return made
 
     @torch.no_grad()
-    def _loss(self, held: Described) -> float:
-        """Nats a photograph on those held out."""
-        return float(_missed(self._said(self._all_pooled(held), dropout=False), held.shares))
+    def _loss(self) -> float:
+        """Nats a photograph on those held out, or the weighted sum that a step goes down."""
+        self.parts.eval()
+        lost = 0.0
+        for rows, grid in self._grids(self.held):
+            missed = _missed(self._said(_pooled(grid), dropout=False), self.held.shares[rows])
+            if self.teller and (told := [(at, ids) for at, row in enumerate(rows) for ids in self.told_held[row]]):
+                missed = _WORDS_WEIGHT * missed + self.teller.missed(grid, told)
+            lost += len(rows) * float(missed)
+        return lost / len(self.held.pictures)
+
+
+def _pooled(grid: Tensor) -> Tensor:
+    """The mean and the maximum (B, 2D) of a grid (B, R, D)."""
+    return torch.cat([grid.mean(1), grid.amax(1)], 1)
 
 
 def _copy(parts: nn.Module) -> dict[str, Tensor]:

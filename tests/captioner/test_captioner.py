@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from captioner import filter as block
@@ -97,6 +98,22 @@ def test_the_description_is_one_box(captioner: Captioner) -> None:
     assert one.captions[0].boxes == (one.description,)
     assert len(several.captions) == 3
     assert all(len(c.boxes) == 1 for c in several.captions)
+
+
+@torch.inference_mode()
+def test_a_description_at_length_looks_at_the_parts_as_well(captioner: Captioner) -> None:
+    """Of a picture with something in a corner that the whole hardly shows."""
+    image = Image.effect_noise((200, 120), 60).convert("RGB")
+    whole = captioner.encode([captioner.encoder.pixels([image])])
+    looks = captioner.look(image, whole)
+    assert torch.equal(looks[:1], whole)
+    image.paste((255, 0, 0), (190, 110, 200, 120))
+    changed = [not torch.equal(a, b) for a, b in zip(looks, captioner.look(image, whole), strict=True)]
+    assert changed == [False, False, False, False, True]
+    seen = (None, {0: looks[[0] * 5]}, {0: looks})
+    once, alike, at_length = (captioner.decode(whole, [Wish("describe", "beam", 3)], [0], s)[0].captions for s in seen)
+    assert [c.boxes for c in alike] == [c.boxes for c in once]
+    assert [c.logprob for c in at_length] != [c.logprob for c in once]
 
 
 def test_a_model_that_learnt_one_style_writes_in_it(tiny_model: Path, tmp_path: Path) -> None:

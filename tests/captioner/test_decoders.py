@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from captioner.decoders import DECODERS, Decoder, settings
+from captioner.decoders.several import Several
 
 V, D, R = 40, 6, 9
 SMALL: dict[str, dict[str, Any]] = {
@@ -58,6 +59,23 @@ def test_steps_give_what_teacher_forcing_gives(name: str) -> None:
         read = net.read(tokens[:, t], state, memory, runs)
         logits, state = net.step(tokens[:, t], state, memory, runs)
         assert torch.allclose(logits, expected[:, t], atol=2e-3)  # packed weights may be in half precision
+        assert torch.allclose(read, state, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.inference_mode()
+def test_several_views_say_the_mean_of_what_each_says(name: str) -> None:
+    net, views, tokens = made(name), torch.stack([pictures()[:2], pictures()[2:]], 1), captions(3)  # (2, 2, R, D)
+    several, owner = Several(net, 2), torch.tensor([0, 1, 1])
+    memory, first = several.begin(views)
+    state, expected = first[owner], several(views[owner], tokens)
+    apart = [net(views[owner, v], tokens) for v in range(2)]
+    assert torch.allclose(expected, (apart[0] + apart[1]) / 2, atol=1e-5)
+    runs = [(0, slice(0, 1)), (1, slice(1, 3))]
+    for t in range(tokens.shape[1]):
+        read = several.read(tokens[:, t], state, memory, runs)
+        logits, state = several.step(tokens[:, t], state, memory, runs)
+        assert torch.allclose(logits, expected[:, t], atol=2e-3)
         assert torch.allclose(read, state, atol=1e-5)
 
 
