@@ -44,7 +44,7 @@ _STEPS = 28
 """Ids of a meme at most; one in ten of people's is longer. A beam that had to end there ranks low."""
 _TRUST = 0.1
 """Of the counts while writing on a template: they help to predict, but know no picture and say the usual."""
-_TEMPERATURES = 1.15, 0.75
+_TEMPERATURES = 1.05, 0.75
 """On a template and elsewhere."""
 _BOXES, _PANEL = 2, 6
 """Boxes of a meme at most where no template has more, and further ids for each box more."""
@@ -67,17 +67,19 @@ _WORDS, _SURE = 8, 0.1
 _TWICE = 0.5
 """How much of the doubt about a word is left when the description has it, too."""
 _STUTTER = 3.0
-"""Taken from the score for every third time and more that a word is said."""
+"""Taken from the score for every third time and more that a word is said, and for every time twice in a row."""
 _AGAIN = 2.0
 """And for every time more than once of a word that was favoured: a quarter of memes named what they saw twice and had
 little else to say ("dog / dog!!!"), of people's short memes one in ten does."""
 _BROKEN_OFF = 5.0
-"""And where the caption had to end before it was finished."""
+"""And where the caption had to end before it was finished, or ends with a word that nothing ends with."""
 _UNCLOSED = 3.0
 """And for a quotation that never ends, or never began."""
 _MADE_UP = 4.0
 """And for every word that nobody wrote: its pieces never stood together in the training memes."""
 _LONG = re.compile(r"\w{4,}")
+_IN_A_ROW = re.compile(r"\b(\w{3,}) \1\b")
+_DANGLING = re.compile(r"\b(a|an|and|because|from|if|into|my|of|or|the|with|your)\W*$")
 
 
 @dataclass(frozen=True)
@@ -339,8 +341,11 @@ class Captioner:
         # What the description names as well is the surer.
         named = [1 - (1 - seen.chances[i]) * (_TWICE if i in told else 1) for i in favoured]
         voice = self.voice.score(ids) if self.voice and not seen.template else 0.0
-        stutter = sum(max(0, count - 2) for count in Counter(_LONG.findall(" ".join(caption.boxes))).values())
-        broken_off = len(ids) >= _STEPS and not seen.template
+        text = " ".join(caption.boxes)
+        stutter = sum(max(0, count - 2) for count in Counter(_LONG.findall(text)).values()) + len(
+            _IN_A_ROW.findall(text)
+        )
+        broken_off = (len(ids) >= _STEPS and not seen.template) + bool(_DANGLING.search(text))
         score = by.likelihood * caption.score + by.reward * vote + by.voice * voice
         unclosed = any(box.count('"') % 2 for box in caption.boxes)
         again = len(favoured) - len(set(favoured))

@@ -64,6 +64,19 @@ def test_what_is_seen_is_named_once(captioner: Captioner) -> None:
     assert score(here, there) == score(here, other)
 
 
+@pytest.mark.parametrize(("better", "worse"), [("good dog here", "dog dog here"), ("i see the dog", "i see dog the")])
+def test_words_twice_in_a_row_and_ends_that_dangle_rank_lower(captioner: Captioner, better: str, worse: str) -> None:
+    captioner.mixture, counts = None, captioner.mixture  # whether the words are known is asked elsewhere
+    try:
+        scores = [
+            captioner._score(Caption((text,), -1.0, None, -1.0), 0.0, Seen(None, False, {}), set())
+            for text in (better, worse)
+        ]
+    finally:
+        captioner.mixture = counts
+    assert scores[0] > scores[1] + 2
+
+
 def test_words_that_nobody_wrote_rank_lower(captioner: Captioner) -> None:
     """Of the first training text, and of the same letters the other way round."""
     assert captioner.mixture is not None
