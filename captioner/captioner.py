@@ -58,7 +58,7 @@ _SPARE = 1
 _TASTED = 12
 """Memes to choose from by a chat's taste."""
 _TRIES = 3
-_NAMED = 4.5
+_NAMED = 5.0
 """Added to the logit of a word that is surely seen or was posted with the picture; a doubtful one gets less."""
 _UNNAMED = -6.0
 """Added to the logit of the end as long as none of these words was written."""
@@ -69,17 +69,17 @@ _TWICE = 0.5
 _STUTTER = 3.0
 """Taken from the score for every third time and more that a word is said, and for every time twice in a row."""
 _AGAIN = 2.0
-"""And for every time more than once of a word that was favoured: a quarter of memes named what they saw twice and had
-little else to say ("dog / dog!!!"), of people's short memes one in ten does."""
+"""And for every time more than once of a word that was favoured, or of one made of it: a quarter of memes named what
+they saw twice and had little else to say ("dog / dogs!!!", "rockstar / rocks"); of people's short ones, one in ten."""
 _BROKEN_OFF = 5.0
-"""And where the caption had to end before it was finished, or ends with a word that nothing ends with."""
+"""And where the caption had to end before it was finished, or ends with a word that sentences seldom end with."""
 _UNCLOSED = 3.0
 """And for a quotation that never ends, or never began."""
 _MADE_UP = 4.0
 """And for every word that nobody wrote: its pieces never stood together in the training memes."""
 _LONG = re.compile(r"\w{4,}")
 _IN_A_ROW = re.compile(r"\b(\w{3,}) \1\b")
-_DANGLING = re.compile(r"\b(a|an|and|because|from|if|into|my|of|or|the|with|your)\W*$")
+_DANGLING = re.compile(r"\b(a|an|and|because|if|my|or|the|your)[\s.,…]*$")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Ranking:
     matching: float = 8.0
     voice: float = 2.0
     taste: float = 60.0
-    aptness: float = 3.0
+    aptness: float = 4.0
 
 
 class Captioner:
@@ -262,8 +262,7 @@ class Captioner:
         written: list[list[Caption]] = [[] for _ in wishes]
         seen = [self._seen(grids[i : i + 1], wish) for i, wish in enumerate(wishes)]
         looks = looks or {}
-        hurried = [i for i in range(len(wishes)) if i not in looks] if "describe" in self.styles else []
-        lanes = [self._description(i) for i in hurried]
+        lanes = [self._description(i) for i in range(len(wishes))] if "describe" in self.styles else []
         lanes += [self._caption(i, wish, seeds[i], seen[i]) for i, wish in enumerate(wishes) if wish.n]
         for attempt in range(_TRIES):
             found = self._searched(grids, lanes, looks)
@@ -292,7 +291,8 @@ class Captioner:
         if long:
             views = torch.stack([looks[lanes[i].picture] for i in long])  # (L, V, R, D)
             several = Several(self.decoder, views.shape[1])
-            each = search(several, self.rules, views, [replace(lanes[i], picture=at) for at, i in enumerate(long)])
+            own = [replace(lanes[i], picture=at) for at, i in enumerate(long)]
+            each = search(several, self.rules, views, own, self.mixture)
             found |= zip(long, each, strict=True)
         return [found[i] for i in range(len(lanes))]
 
@@ -341,20 +341,24 @@ class Captioner:
         # What the description names as well is the surer.
         named = [1 - (1 - seen.chances[i]) * (_TWICE if i in told else 1) for i in favoured]
         voice = self.voice.score(ids) if self.voice and not seen.template else 0.0
-        text = " ".join(caption.boxes)
-        stutter = sum(max(0, count - 2) for count in Counter(_LONG.findall(text)).values()) + len(
-            _IN_A_ROW.findall(text)
-        )
-        broken_off = (len(ids) >= _STEPS and not seen.template) + bool(_DANGLING.search(text))
         score = by.likelihood * caption.score + by.reward * vote + by.voice * voice
-        unclosed = any(box.count('"') % 2 for box in caption.boxes)
-        again = len(favoured) - len(set(favoured))
-        score -= _STUTTER * stutter + _AGAIN * again + _BROKEN_OFF * broken_off + _UNCLOSED * unclosed
-        if self.mixture:
-            score -= _MADE_UP * sum(not self.mixture.ngrams.knows(run) for run in self._spelled(ids))
         if self.aptness and seen.template:
             score += by.aptness * self.aptness.score(seen.template[0], ids)
-        return score + by.matching * max(named, default=0.0)
+        return score + by.matching * max(named, default=0.0) - self._faults(caption.boxes, ids, favoured, seen)
+
+    def _faults(self, boxes: Sequence[str], ids: Sequence[int], favoured: Sequence[int], seen: "Seen") -> float:
+        """What a caption loses for all that is wrong with how it is said."""
+        text = " ".join(boxes)
+        stutter = sum(max(0, count - 2) for count in Counter(_LONG.findall(text)).values())
+        stutter += sum(len(_IN_A_ROW.findall(box)) for box in boxes)
+        again = _again(text, {piece.removeprefix("▁") for piece in self.tokenizer.pieces(favoured)})
+        broken_off = (len(ids) >= _STEPS and not seen.template) or bool(_DANGLING.search(text))
+        unclosed = any(box.count('"') % 2 for box in boxes)
+        made_up = 0
+        if self.mixture:
+            made_up = sum(not self.mixture.ngrams.knows(run) for run in self._spelled(ids))
+        worst = _STUTTER * stutter + _AGAIN * again + _BROKEN_OFF * broken_off
+        return worst + _UNCLOSED * unclosed + _MADE_UP * made_up
 
     @torch.inference_mode()
     def explain(self, picture: Picture, boxes: Sequence[str], style: Style = "meme") -> bytes:
@@ -446,6 +450,13 @@ def shipped() -> Path:
     if not files:
         raise ModelError("No model is shipped with this installation; name one with captioner.model.")
     return files[-1]
+
+
+def _again(text: str, favoured: Iterable[str]) -> int:
+    """How often more than once the text has one of the words, its plural, or a word that begins with a long one."""
+    said, stems = re.findall(r"\w+", text), {word.removesuffix("s") for word in favoured}
+    alike = ([w in (stem, stem + "s") or (len(stem) > 3 and w.startswith(stem)) for w in said] for stem in stems)
+    return sum(max(0, sum(found) - 1) for found in alike)
 
 
 def _is_long(wish: Wish) -> bool:

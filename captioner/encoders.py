@@ -46,7 +46,8 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         with torch.inference_mode():
-            _, self.regions, self.channels = self(torch.zeros(1, 3, size, size)).shape
+            where = next(body.parameters(), self.mean).device  # of a network that lies on a GPU, stages are taken
+            _, self.regions, self.channels = self(torch.zeros(1, 3, size, size, device=where)).shape
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """The whole of every picture, stretched to the network's size: (B, 3, size, size), normalised.

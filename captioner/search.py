@@ -26,6 +26,9 @@ Method = Literal["sample", "beam", "greedy"]
 _NEVER = -1e9
 _KEEP = 80
 """Children of a beam that are considered at all (top-k)."""
+_TAKEN_UP = 0.1
+"""What the weight of a favoured word is multiplied by once it was written: most captions that say it again have nothing
+else to say."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Lane:
     trust: float = 1.0
     """What the share of the counts in every word is multiplied by: the less, the more the picture speaks."""
     favour: tuple[tuple[int, float], ...] = ()
-    """Ids, and what is added to their logits until one of them has been written: taken up, not stuttered."""
+    """Ids, and what is added to their logits until one of them has been written. From then on a wanted one that was is
+    held back: taken up, not stuttered."""
 
     @property
     def width(self) -> int:
@@ -133,13 +137,15 @@ class _Rows(NamedTuple):
     max_boxes: Tensor  # (A,)
     least: Tensor  # (A,)
     steps: Tensor  # (A,)
-    favoured: Tensor  # (A, F) columns
+    named: Tensor  # (A, F) ids that are favoured
+    favoured: Tensor  # (A, F) their columns
     factors: Tensor  # (A, F)
+    after: Tensor  # (A, F) the factors of those that were written
 
 
 _BY_ROW = (
     *("sampled", "temperature", "trust", "length_power", "early", "max_boxes", "least", "steps"),
-    *("named", "favoured", "factors"),
+    *("named", "favoured", "factors", "after"),
 )
 """What `_Lanes` has a row each of."""
 
@@ -170,15 +176,16 @@ class _Lanes:
         return any(lane.how.early and lane.how.method == "beam" for lane in self.lanes)
 
     def _favour(self) -> None:
-        """What each row favours, padded by what is never written: ids, their columns and factors, all (M, F)."""
+        """What each row favours, padded by what is never written: ids, columns and factors before and after, (M, F)."""
         known = [[(i, bonus) for i, bonus in lane.favour if i in self.rules.column] for lane in self.lanes]
         most = max(1, *map(len, known))
         padded = [[*pairs, *[(self.rules.unk, 0.0)] * (most - len(pairs))] for pairs in known]
         ids = torch.tensor([[i for i, _ in pairs] for pairs in padded], device=self.device)
         columns = torch.tensor([[self.rules.column[i] for i, _ in pairs] for pairs in padded], device=self.device)
         bonuses = torch.tensor([[bonus for _, bonus in pairs] for pairs in padded], device=self.device)
-        self.named, self.favoured, self.factors = (
-            part.repeat_interleave(self.slots, 0) for part in (ids, columns, bonuses.exp())
+        after = torch.where(bonuses > 0, _TAKEN_UP, 1.0)
+        self.named, self.favoured, self.factors, self.after = (
+            part.repeat_interleave(self.slots, 0) for part in (ids, columns, bonuses.exp(), after)
         )
 
     def writing(self, alive: Tensor) -> _Rows:
@@ -189,7 +196,7 @@ class _Lanes:
             mixing = self.mixture
             mixed = [mixing is not None and mixing.mixes(self.lanes[row // self.slots].prefix) for row in places]
             settings = (self.sampled, self.temperature, self.trust, self.max_boxes, self.least, self.steps)
-            gathered = [part[active] for part in (*settings, self.favoured, self.factors)]
+            gathered = [part[active] for part in (*settings, self.named, self.favoured, self.factors, self.after)]
             runs = _runs(Counter(row // self.slots for row in places), self)
             self._rows = _Rows(places, active, runs, list(_stretches(mixed)), *gathered)
         return self._rows
@@ -346,7 +353,9 @@ def _stretches(chosen: Sequence[bool]) -> Iterator[slice]:
 def _restrict(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None:
     """Applies what may follow and what is favoured to the weights (A, C) of the rows, in place."""
     t, active = beams.tokens.shape[1], rows.active
-    factors = torch.where(beams.named[active].unsqueeze(1), 1.0, rows.factors)
+    written = (beams.tokens[active].unsqueeze(2) == rows.named.unsqueeze(1)).any(1)  # (A, F)
+    after = torch.where(written, rows.after, 1.0)
+    factors = torch.where(beams.named[active].unsqueeze(1), after, rows.factors)
     weights.scatter_(1, rows.favoured, weights.gather(1, rows.favoured) * factors)
     if t == 0:
         weights *= rules.opening

@@ -50,7 +50,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     samples, dropped = read(sets, recipe.by)
     split = [data.SPLITS[recipe.by](s) for s in samples]
     checkpoint = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, decoder_name, out.stem)
-    if recipe.tune:
+    if recipe.tune or recipe.told:
         described = [(s, part) for s, part in zip(samples, split, strict=True) if s.style == "describe"]
         learns, checks = ([s for s, at in described if at == part] for part in ("train", "dev"))
         known = {s.picture for s in learns}

@@ -11,6 +11,8 @@ whole descriptions of what the stages give, and its gradient reaches them as wel
 Shapes: B photographs, R places of the grid, C' channels half-way, D features, K words, N captions, T tokens.
 """
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -46,6 +49,8 @@ _TOLD, _LONGEST = 5, 24
 _TOLD_BATCH, _TOLD_RATE, _TELLER_RATE, _TOLD_AVERAGED = 24, 6e-5, 8e-4, 0.996
 _WORDS_WEIGHT = 0.05
 """Of a photograph's nats of words beside nats a token of its descriptions."""
+_DECIDING = ("tune", "told", "start", "seed", "photograph_views", "describe_dropout", "describe_smoothing", "dropout")
+"""What of a recipe the stages' weights depend on."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +148,19 @@ def tune(
     In `recipe.tune` passes over them on their words, and in `recipe.told` further ones on their descriptions, which are
     people's and those `taught`. Of either the best pass by the photographs of `dev` counts. What was learnt before in
     the run's folder is taken from there.
-    Raises ValueError for an encoder whose stages are not known, and where there are too few descriptions to learn from.
+    Raises ValueError for an encoder whose stages are not known, where there are too few descriptions to learn from, and
+    where the folder holds what another recipe learnt.
     """
-    file = run / "encoder.safetensors"
-    if not file.exists():
-        save_file(_learnt(checkpoint, train, dev, recipe, run / "features", taught), file)
+    file, part = run / "encoder.safetensors", run / "encoder.part"
+    told = [*(getattr(recipe, key) for key in _DECIDING), *(s.text for s in taught)]
+    facts = {"of": hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()}
+    if file.exists():
+        with safe_open(file, "pt") as opened:
+            if opened.metadata() != facts:
+                raise ValueError(f"{file} was learnt by another recipe; remove it or choose another --out.")
+    else:
+        save_file(_learnt(checkpoint, train, dev, recipe, run / "features", taught), part, facts)
+        part.replace(file)
     found = load_file(file)
     checkpoint.reduction = Reduction(*found["basis"].shape)
     checkpoint.reduction.load_state_dict({name: found.pop(name) for name in ("mean", "basis")})
@@ -173,7 +186,8 @@ def _learnt(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         tuner = _Tuner(last, checkpoint.reduction, seen, held, recipe.seed)
-        tuner.fit(recipe.tune)
+        if recipe.tune:
+            tuner.fit(recipe.tune)
         if recipe.told:
             tuner.tell(Teller(checkpoint, recipe, seen.device), taught)
             tuner.fit(recipe.told)
@@ -234,7 +248,8 @@ class _Tuner:
                 decay.step()
                 with torch.no_grad():
                     for name, value in self.parts.state_dict().items():
-                        average[name].lerp_(value, 1 - self.averaged)
+                        if value.is_floating_point():
+                            average[name].lerp_(value, 1 - self.averaged)
                 bar.update()
             learning = _copy(self.parts)
             self.parts.load_state_dict(average)
@@ -249,17 +264,26 @@ class _Tuner:
         self.parts.train(self.teller is not None)
         views = self.dice.integers(self.seen.views.views, size=len(rows)).tolist()
         grid = self._grid(self.seen.read(rows, views))
-        missed = _missed(self._said(_pooled(grid), dropout=True), self.seen.shares[rows])
-        if self.teller and (told := self._drawn(rows)):
-            missed = _WORDS_WEIGHT * missed + self.teller.missed(grid, told)
+        missed = self._missed(grid, self.seen.shares[rows], self._drawn(rows))
         optimiser.zero_grad(set_to_none=True)
         missed.backward()  # type: ignore[no-untyped-call]
         for group in self.groups:
             nn.utils.clip_grad_norm_(group["params"], 1.0 if self.teller else 5.0)
         optimiser.step()
 
+    def _missed(
+        self, grid: Tensor, shares: Tensor, told: Sequence[tuple[int, list[int]]], dropout: bool = True
+    ) -> Tensor:
+        """Nats a photograph of words or, with a teller, their share beside nats a token of descriptions."""
+        missed = _missed(self._said(_pooled(grid), dropout=dropout), shares)
+        if self.teller is None:
+            return missed
+        return _WORDS_WEIGHT * missed + (self.teller.missed(grid, told) if told else 0.0)
+
     def _drawn(self, rows: list[int]) -> list[tuple[int, list[int]]]:
-        """Some descriptions of every photograph, each beside its row in the batch."""
+        """Some descriptions of every photograph, each beside its row in the batch; none without a teller."""
+        if self.teller is None:
+            return []
         drawn = [self.dice.permutation(len(self.told[row]))[:_TOLD] for row in rows]
         return [(at, self.told[row][i]) for at, (row, some) in enumerate(zip(rows, drawn, strict=True)) for i in some]
 
@@ -284,7 +308,8 @@ class _Tuner:
         refresh(self.last)
         for part in torch.split(torch.arange(len(described.pictures)), 50):
             with torch.no_grad():
-                yield part.tolist(), self._grid(described.read(part.tolist(), [0] * len(part)))
+                grid = self._grid(described.read(part.tolist(), [0] * len(part)))
+            yield part.tolist(), grid
 
     def _said(self, pooled: Tensor, *, dropout: bool) -> Tensor:
         """Logits (B, K) of the words."""
@@ -293,14 +318,12 @@ class _Tuner:
 
     @torch.no_grad()
     def _loss(self) -> float:
-        """Nats a photograph on those held out, or the weighted sum that a step goes down."""
+        """What steps go down, on the photographs held out."""
         self.parts.eval()
         lost = 0.0
         for rows, grid in self._grids(self.held):
-            missed = _missed(self._said(_pooled(grid), dropout=False), self.held.shares[rows])
-            if self.teller and (told := [(at, ids) for at, row in enumerate(rows) for ids in self.told_held[row]]):
-                missed = _WORDS_WEIGHT * missed + self.teller.missed(grid, told)
-            lost += len(rows) * float(missed)
+            told = [(at, ids) for at, row in enumerate(rows) for ids in self.told_held[row]] if self.teller else []
+            lost += len(rows) * float(self._missed(grid, self.held.shares[rows], told, dropout=False))
         return lost / len(self.held.pictures)
 
 

@@ -155,7 +155,18 @@ def test_favoured_words_come_up_more_often(captioner: Captioner) -> None:
     found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes)
     counts = [sum(dog in h.ids for h in hypotheses) for hypotheses in found]
     assert sum(counts[::2]) > sum(counts[1::2])
-    assert max(h.ids.count(dog) for hypotheses in found[::2] for h in hypotheses) < 4  # taken up, not stuttered
+
+
+def test_a_favoured_word_is_held_back_once_it_was_written(captioner: Captioner) -> None:
+    """Also one that is wanted so much that nothing else would come first."""
+    prefix = tuple(captioner.tokenizer.prefix("meme", 4))
+    dog = captioner.tokenizer.encode(["dog"])[0]
+    how = Search("sample", 4, 12)
+    lanes = [Lane(0, prefix, how, seed, favour=((dog, 9.0),)) for seed in range(20)]
+    found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes)
+    said = [h.ids.count(dog) for hypotheses in found for h in hypotheses]
+    assert sum(count > 0 for count in said) > 0.9 * len(said)
+    assert sum(count > 1 for count in said) < 0.1 * len(said)
 
 
 def test_a_separator_is_never_the_last_word(captioner: Captioner) -> None:

@@ -11,7 +11,9 @@ from captioner.checkpoint import Checkpoint
 from captioner.data.samples import Sample
 from captioner.features import fit_reduction
 from captioner.recipe import Recipe
+from captioner.train import new_decoder
 from captioner.tune import tune
+from tests.fakes.pretended_device import pretended
 
 RECIPE = Recipe(tune=1, photograph_views=2, device="cpu", seed=3)
 
@@ -78,9 +80,34 @@ def test_what_is_told_reaches_the_encoder_and_the_decoder_stays(
     for told, model in models.items():
         before = {k: v.clone() for k, v in model.decoder.state_dict().items()}
         (tmp_path / str(told)).mkdir()
-        tune(model, train, dev, replace(RECIPE, told=told), tmp_path / str(told), [replace(s) for s in train[:5]])
+        tune(model, train, dev, replace(RECIPE, told=told), tmp_path / str(told))
         assert all(torch.equal(before[k], v) for k, v in model.decoder.state_dict().items())
     assert separation(models[6], described[160:]) > 1.05 * separation(models[0], described[160:])
+
+
+@pytest.mark.parametrize("name", ["attention_gru", "show_and_tell"])
+def test_descriptions_by_teachers_are_told_as_well(
+    described: list[Sample], tiny_model: Path, tmp_path: Path, name: str
+) -> None:
+    train, dev = described[:40], described[160:180]
+    taught = [replace(s, boxes=("a crate on wheels",)) for s in train[::5]]
+    found, sizes = [], Recipe(features=16, embedding=8, units=8, attention=4)
+    for folder, more in (("without", []), ("with", taught)):
+        model = checkpoint(tiny_model, described)
+        torch.manual_seed(1)
+        model.decoder = new_decoder(name, sizes, len(model.tokenizer), 2)
+        model.decoder.meet(torch.randn(2, 16), [[5], [6]])
+        (tmp_path / folder).mkdir()
+        tune(model, train, dev, replace(RECIPE, tune=0, told=1), tmp_path / folder, more)
+        found.append(model.reduction.basis)
+    assert not torch.equal(*found)
+
+
+def test_what_another_recipe_learnt_is_not_taken(described: list[Sample], tiny_model: Path, tmp_path: Path) -> None:
+    model = checkpoint(tiny_model, described)
+    tune(model, described[:40], described[220:], RECIPE, tmp_path)
+    with pytest.raises(ValueError, match="another recipe"):
+        tune(model, described[:40], described[220:], replace(RECIPE, seed=4), tmp_path)
 
 
 def test_the_same_seed_tunes_the_same_and_a_run_does_it_once(
@@ -107,3 +134,13 @@ def test_what_cannot_be_tuned_is_said(described: list[Sample], tiny_model: Path,
     model.encoder = "squeezenet1_1"
     with pytest.raises(ValueError, match="squeezenet1_1 has no stages"):
         encoders.Encoder("squeezenet1_1", torch.nn.Conv2d(3, 4, 3), 8, [0.0] * 3, [1.0] * 3).halves()
+
+
+def test_stages_that_were_tuned_on_another_device_serve_on_any_machine(
+    described: list[Sample], tiny_model: Path, tmp_path: Path
+) -> None:
+    model = checkpoint(tiny_model, described)
+    with pretended() as device:
+        tune(model, described[:40], described[160:180], replace(RECIPE, told=1, device=device.type), tmp_path)
+    assert {t.device.type for t in (*model.last_stages.values(), *model.reduction.buffers())} == {"cpu"}
+    assert separation(model, described[160:]) > 0
