@@ -97,28 +97,33 @@ def collate(
     mirror: float = 0.0,
 ) -> Batch:
     """Captions padded to one length; a random view and sometimes the votes with `rng`, the picture itself without."""
-    longest = max(len(c.ids[i]) for c, i in picked)
-    tokens = np.full((len(picked), longest + 1), tokenizer.pad, np.int64)
-    targets = np.full((len(picked), longest + 1), -1, np.int64)
-    grids = []
-    for row, (c, i) in enumerate(picked):
-        ids = c.ids[i]
+    grids, prefixes = [], []
+    for c, i in picked:
         voted = rng is not None and c.votes[i] >= 0 and rng.random() < known
-        tokens[row, :2] = tokenizer.prefix(c.style, int(c.votes[i]) if voted else None)
-        tokens[row, 2 : len(ids) + 1] = ids[:-1]
-        targets[row, 1 : len(ids) + 1] = ids
+        prefixes.append(tokenizer.prefix(c.style, int(c.votes[i]) if voted else None))
         view = int(rng.integers(c.views)) if rng is not None else 0
         grid = c.grids[c.rows[i] + view]
         grids.append(_mirrored(grid) if mirror and rng and c.name != "meme" and rng.random() < mirror else grid)
     counted, evidence = _evidence(picked)
     return Batch(
         torch.from_numpy(np.stack(grids)),
-        torch.from_numpy(tokens),
-        torch.from_numpy(targets),
+        *padded(prefixes, [c.ids[i] for c, i in picked], tokenizer.pad),
         torch.from_numpy(counted),
         torch.from_numpy(evidence),
         all(c.style == "describe" for c, _ in picked),
     )
+
+
+def padded(prefixes: Sequence[Sequence[int]], captions: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Captions behind their prefixes of two, as tokens that are read and targets (B, T), -1 where nothing is asked."""
+    longest = max(map(len, captions))
+    tokens = np.full((len(captions), longest + 1), pad, np.int64)
+    targets = np.full((len(captions), longest + 1), -1, np.int64)
+    for row, (prefix, ids) in enumerate(zip(prefixes, captions, strict=True)):
+        tokens[row, :2] = prefix
+        tokens[row, 2 : len(ids) + 1] = ids[:-1]
+        targets[row, 1 : len(ids) + 1] = ids
+    return torch.from_numpy(tokens), torch.from_numpy(targets)
 
 
 def _mirrored(grid: np.ndarray) -> np.ndarray:

@@ -30,13 +30,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioner import devices
+from captioner.batches import padded
 from captioner.checkpoint import Checkpoint
 from captioner.data.pairs import words
 from captioner.data.samples import Sample
 from captioner.encoders import Encoder, Reduction, refresh
 from captioner.features import Features, features
 from captioner.recipe import Recipe
-from captioner.tokenizer import CaptionTokenizer
 
 _FEWEST = 20
 """Descriptions that a word has to stand in."""
@@ -114,25 +114,14 @@ class Teller(nn.Module):
 
     def missed(self, grid: Tensor, said: Sequence[tuple[int, list[int]]]) -> Tensor:
         """Nats a token, of descriptions (N of T ids) of the places (B, R, D) that each names by its row."""
-        tokens, targets = _padded([ids for _, ids in said], self.tokenizer)
+        prefix = self.tokenizer.prefix("describe")
+        tokens, targets = padded([prefix] * len(said), [ids for _, ids in said], self.tokenizer.pad)
         rows = torch.tensor([row for row, _ in said], device=grid.device)
         tokens, targets = tokens.to(grid.device), targets.to(grid.device)
         logits = self.decoder(grid[rows], tokens, targets >= 0)
         smoothing = self.smoothing if self.training else 0.0
         lost = F.cross_entropy(logits, targets[targets >= 0], label_smoothing=smoothing)
         return lost + (self.decoder.penalty() if self.training else 0.0)
-
-
-def _padded(said: Sequence[list[int]], tokenizer: CaptionTokenizer) -> tuple[Tensor, Tensor]:
-    """Descriptions as tokens that are read and targets (N, T), -1 where nothing is asked."""
-    longest = max(map(len, said))
-    tokens = torch.full((len(said), longest + 1), tokenizer.pad)
-    targets = torch.full((len(said), longest + 1), -1)
-    for row, ids in enumerate(said):
-        tokens[row, :2] = torch.tensor(tokenizer.prefix("describe"))
-        tokens[row, 2 : len(ids) + 1] = torch.tensor(ids[:-1])
-        targets[row, 1 : len(ids) + 1] = torch.tensor(ids)
-    return tokens, targets
 
 
 def tune(
