@@ -84,7 +84,8 @@ class Ranking:
     matching: float = within(8.0, 0.0, 100.0)
     voice: float = within(2.0, 0.0, 100.0)
     taste: float = within(60.0, 0.0, 1000.0)
-    aptness: float = within(4.0, 0.0, 100.0)
+    aptness: float = within(2.0, 0.0, 100.0)
+    residual: float = within(3.0, 0.0, 100.0)
 
 
 @dataclass(frozen=True)

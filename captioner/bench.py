@@ -62,6 +62,7 @@ class System:
 _MEMEFLY = {"embedding": 256, "units": 256, "dropout": 0.5}
 _LSTM = {"embedding": 512, "units": 512, "dropout": 0.3}
 _ATTEND = {"embedding": 256, "units": 512, "attention": 256, "dropout": 0.4}
+_DEFAULT = {"embedding": 256, "units": 512, "attention": 192, "dropout": 0.4}
 
 SYSTEMS: dict[str, System] = {
     "memefly": System("Memefly: par-inject GRU", "par_inject_gru", "inception_v3", _MEMEFLY),
@@ -94,14 +95,13 @@ SYSTEMS: dict[str, System] = {
     "meshed_memory": System(
         "Meshed-Memory Transformer", "meshed_memory", "resnet101", {"embedding": 256, "dropout": 0.1, "rate": 5e-4}
     ),
-    "attention_gru": System(
-        "Default decoder", "attention_gru", DEFAULT, {"embedding": 256, "units": 512, "attention": 192, "dropout": 0.4}
-    ),
+    "attention_gru": System("Default decoder", "attention_gru", DEFAULT, _DEFAULT | {"writer": 256}),
+    "attention_gru_one_layer": System("Default decoder, one layer", "attention_gru", DEFAULT, _DEFAULT),
     "quipbot": System(
         "Default decoder, pieces and counts",
         "attention_gru",
         DEFAULT,
-        {"embedding": 256, "units": 512, "attention": 192, "dropout": 0.4, "words": 0, "vocabulary": 4000, "counts": 1},
+        _DEFAULT | {"writer": 256, "words": 0, "vocabulary": 4000, "counts": 1},
     ),
 }
 TITLES = {name: system.title for name, system in SYSTEMS.items()} | {

@@ -18,6 +18,7 @@ from captioner.encoders import DEFAULT, Encoder, Reduction, build, is_known
 from captioner.keywords import Keywords
 from captioner.mixture import Gate, Mixture
 from captioner.ngrams import NGrams
+from captioner.residual import Residual
 from captioner.reward import Reward
 from captioner.templates import Templates
 from captioner.tokenizer import STYLES, VOTES, CaptionTokenizer
@@ -62,6 +63,7 @@ class Checkpoint:
     keywords: Keywords | None = None
     voice: Voice | None = None
     aptness: Aptness | None = None
+    residual: Residual | None = None
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.tokenizer.unk)
@@ -102,6 +104,8 @@ class Checkpoint:
             tensors |= large("keywords", self.keywords.state_dict())
         if self.aptness:
             tensors["aptness"] = self.aptness.tensor()
+        if self.residual:
+            tensors["residual"] = self.residual.tensor()
         if self.decoder.shortlist is not None:
             tensors["shortlist"] = self.decoder.shortlist.cpu().to(torch.int32)
         if self.voice:
@@ -181,6 +185,8 @@ class Checkpoint:
             made.keywords.requires_grad_(False)
         if "aptness" in tensors:
             made.aptness = Aptness.from_tensor(json.loads(about["aptness"]), tensors["aptness"])
+        if "residual" in tensors:
+            made.residual = Residual.from_tensor(tensors["residual"], made.tokenizer.within)
         if "shortlist" in tensors:
             decoder.shorten(tensors["shortlist"].long())
         made.voice = Voice(tensors["voice"]) if "voice" in tensors else None

@@ -94,7 +94,20 @@ class Writer(Captioner):
     @classmethod
     def open(cls, file: Path) -> "Writer":
         """Loads a checkpoint, torch's threads as they are. Raises CheckpointError."""
-        return cls(Checkpoint.load(file), "cpu", Fonts.resolve(None), Limits(), 512, Ranking())
+        return cls.of(Checkpoint.load(file))
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Writer":
+        return cls(checkpoint, "cpu", Fonts.resolve(None), Limits(), 512, Ranking())
+
+    def memes(self, grid: np.ndarray, count: int, seed: int) -> list[tuple[str, ...]]:
+        """Some `count` memes for one grid (R, D), as they were drawn, in no order of merit."""
+        self.written = Written()
+        wish = Wish(n=_BATCH, explore=True)
+        rounds = -(-count // _BATCH)
+        batch = torch.from_numpy(grid).float().to(self.device).expand(rounds, -1, -1)
+        made = self.decode(batch, [wish] * rounds, range(seed, seed + rounds))
+        return [caption.boxes for of in made for caption in of.captions]
 
     def write(self, grids: Sequence[np.ndarray], rules: Rules) -> Written:
         """Captions for the grids (R, D), in batches of one size: reproducible."""

@@ -65,6 +65,8 @@ class Lane:
     favour: tuple[tuple[int, float], ...] = ()
     """Ids, and what is added to their logits until one of them has been written. From then on a wanted one that was is
     held back: taken up, not stuttered."""
+    leaning: Tensor | None = None
+    """(C,) what the probabilities of the ids that may be written are multiplied by throughout, if anything."""
 
     @property
     def width(self) -> int:
@@ -131,6 +133,7 @@ class _Rows(NamedTuple):
     active: Tensor  # (A,) the same
     runs: list[Run]
     mixed: list[slice]  # stretches of rows that counts speak of
+    leaning: list[tuple[Tensor, slice]]  # and of rows that lean to some ids
     sampled: Tensor  # (A, 1)
     temperature: Tensor  # (A, 1)
     trust: Tensor  # (A,)
@@ -197,8 +200,10 @@ class _Lanes:
             mixed = [mixing is not None and mixing.mixes(self.lanes[row // self.slots].prefix) for row in places]
             settings = (self.sampled, self.temperature, self.trust, self.max_boxes, self.least, self.steps)
             gathered = [part[active] for part in (*settings, self.named, self.favoured, self.factors, self.after)]
-            runs = _runs(Counter(row // self.slots for row in places), self)
-            self._rows = _Rows(places, active, runs, list(_stretches(mixed)), *gathered)
+            spans = _spans(Counter(row // self.slots for row in places), self.lanes)
+            runs = [(lane.picture, span) for lane, span in spans]
+            leaning = [(lane.leaning, span) for lane, span in spans if lane.leaning is not None]
+            self._rows = _Rows(places, active, runs, list(_stretches(mixed)), leaning, *gathered)
         return self._rows
 
     def keep(self, left: Tensor, rows: Tensor) -> None:
@@ -272,21 +277,22 @@ def _noise(lanes: Sequence[Lane], slots: int, device: torch.device) -> Tensor:
     return noise.to(device)
 
 
-def _runs(counts: Mapping[int, int], running: _Lanes) -> list[Run]:
-    """Which rows look at which picture, so many for each lane."""
-    runs: list[Run] = []
+def _spans(counts: Mapping[int, int], lanes: Sequence[Lane]) -> list[tuple[Lane, slice]]:
+    """Which rows are whose, so many for each lane."""
+    spans: list[tuple[Lane, slice]] = []
     start = 0
-    for place, lane in enumerate(running.lanes):
+    for place, lane in enumerate(lanes):
         if count := counts.get(place, 0):
-            runs.append((lane.picture, slice(start, start + count)))
+            spans.append((lane, slice(start, start + count)))
             start += count
-    return runs
+    return spans
 
 
 def _start(decoder: Decoder, running: _Lanes, memory: Any, first: Tensor) -> _Beams:
     """Reads the first prefix token; the second is read by the loop. Only a lane's first row is alive yet."""
     style, vote = torch.tensor([lane.prefix for lane in running.lanes], device=first.device).unbind(1)
-    state = decoder.read(style, first[running.pictures], memory, _runs(dict.fromkeys(range(len(style)), 1), running))
+    runs: list[Run] = [(lane.picture, slice(i, i + 1)) for i, lane in enumerate(running.lanes)]
+    state = decoder.read(style, first[running.pictures], memory, runs)
     score = torch.full((len(running.lanes), running.slots), _NEVER, device=first.device)
     score[:, 0] = 0
     score = score.flatten()
@@ -353,6 +359,8 @@ def _stretches(chosen: Sequence[bool]) -> Iterator[slice]:
 def _restrict(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None:
     """Applies what may follow and what is favoured to the weights (A, C) of the rows, in place."""
     t, active = beams.tokens.shape[1], rows.active
+    for factors, span in rows.leaning:
+        weights[span] *= factors
     written = (beams.tokens[active].unsqueeze(2) == rows.named.unsqueeze(1)).any(1)  # (A, F)
     after = torch.where(written, rows.after, 1.0)
     factors = torch.where(beams.named[active].unsqueeze(1), after, rows.factors)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from captioner import data, devices, kinds, vectors
 from captioner.aptness import Aptness
@@ -23,8 +24,10 @@ from captioner.data.samples import Sample
 from captioner.decoders import DECODERS, AttentionGRU, Decoder, settings
 from captioner.encoders import build
 from captioner.features import fit_reduction
+from captioner.gate import Writer
 from captioner.keywords import Keywords
 from captioner.recipe import Recipe
+from captioner.residual import Residual
 from captioner.reward import Reward, comparable
 from captioner.shortlist import shortlist
 from captioner.templates import learnt
@@ -97,6 +100,27 @@ def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> 
             device = devices.for_training(recipe.device)
             encoder, reduction = checkpoint.build_encoder().to(device), deepcopy(checkpoint.reduction).to(device)
             checkpoint.templates = learnt(encoder, reduction, known, others, recipe.recogniser_views)
+    if memes and checkpoint.templates and recipe.own:
+        checkpoint.residual = _residual(checkpoint, memes, recipe)
+
+
+def _residual(checkpoint: Checkpoint, memes: Corpus, recipe: Recipe) -> Residual | None:
+    """What tells people's memes from those that the model would serve, as many of each template as it writes."""
+    checkpoint.residual = None  # not what another model said too often
+    checkpoint.decoder.eval()
+    rows = {s.template: row for s, row in zip(memes.samples, memes.rows.tolist(), strict=True) if s.template}
+    by: dict[str, list[list[int]]] = {name: [] for name in rows}
+    for sample, ids in zip(memes.samples, memes.ids, strict=True):
+        if sample.template:
+            by[sample.template].append(ids)
+    writer, rng = Writer.of(checkpoint), np.random.default_rng(recipe.seed)
+    own: list[list[int]] = []
+    people: list[list[int]] = []
+    for number, (name, row) in enumerate(tqdm(sorted(rows.items()), desc="own memes", unit="template")):
+        made = writer.memes(memes.grids[row], recipe.own, recipe.seed + 1000 * number)
+        own += checkpoint.tokenizer.encode_batch(made)
+        people += [by[name][i] for i in rng.permutation(len(by[name]))[: len(made)]]
+    return Residual.fit(people, own, len(checkpoint.tokenizer), checkpoint.tokenizer.within) if own else None
 
 
 def _keywords(corpus: Corpus, tokenizer: CaptionTokenizer, seed: int) -> Keywords | None:

@@ -97,7 +97,7 @@ class Trainer:
             return 1.0
         if self.recipe.minutes:
             return self.progress.spent / (60 * self.recipe.minutes)
-        return self.progress.step / self.recipe.steps
+        return self.progress.step / self.recipe.steps if self.recipe.steps else 1.0
 
     def _is_due(self, before: float) -> bool:
         """Whether a check is due: after so many steps or, of a run by time, a share of it; and at the end."""

@@ -71,9 +71,12 @@ def test_what_is_seen_is_named_once(captioner: Captioner) -> None:
         ("good dog here", "dog dog here"),
         ("i see the dog", "i see dog the"),
         ("who knows where this is from?", "who knows where from this my..."),
+        ('dog: "the ball here"', 'dog?" "the ball here'),
+        ('he said "hi" and left', 'he said "hi and left'),
+        ('he said "hi" and left', 'he said "hi " and left'),
     ],
 )
-def test_words_twice_in_a_row_and_ends_that_dangle_rank_lower(
+def test_words_twice_in_a_row_dangling_ends_and_quotes_astray_rank_lower(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch, better: str, worse: str
 ) -> None:
     monkeypatch.setattr(captioner, "mixture", None)  # whether the words are known is asked elsewhere

@@ -138,7 +138,11 @@ def test_lanes_of_any_kind_run_together_as_alone(captioner: Captioner) -> None:
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
     favour = tuple((i, i % 4) for i in range(20, 60))
     hows = [*METHODS, Search("sample", 3, 7, max_boxes=1)]
-    lanes = [Lane(i % 3, prefix, how, i, 1.0 - i % 3 / 4, favour if i % 2 else ()) for i, how in enumerate(hows * 2)]
+    leaning = torch.rand(len(captioner.rules.ids), generator=torch.Generator().manual_seed(0)).exp()
+    lanes = [
+        Lane(i % 3, prefix, how, i, 1.0 - i % 3 / 4, favour if i % 2 else (), leaning if i % 5 < 2 else None)
+        for i, how in enumerate(hows * 2)
+    ]
     for mixture in (captioner.mixture, None):
         together = search(captioner.decoder, captioner.rules, pictures, lanes, mixture)
         alone = [search(captioner.decoder, captioner.rules, pictures, [lane], mixture)[0] for lane in lanes]
@@ -167,6 +171,23 @@ def test_a_favoured_word_is_held_back_once_it_was_written(captioner: Captioner) 
     said = [h.ids.count(dog) for hypotheses in found for h in hypotheses]
     assert sum(count > 0 for count in said) > 0.9 * len(said)
     assert sum(count > 1 for count in said) < 0.1 * len(said)
+
+
+def test_a_lane_leans_to_what_is_made_likelier_and_others_do_not(captioner: Captioner) -> None:
+    prefix = tuple(captioner.tokenizer.prefix("meme", 4))
+    dog = captioner.tokenizer.encode(["dog"])[0]
+    factors = torch.ones(len(captioner.rules.ids))
+    factors[captioner.rules.column[dog]] = 200.0
+    how = Search("sample", 4, 10)
+    lanes = [Lane(0, prefix, how, seed, leaning=by) for seed in range(10) for by in (factors, None)]
+    found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes, captioner.mixture)
+    counts = [sum(dog in h.ids for h in hypotheses) for hypotheses in found]
+    assert sum(counts[::2]) > sum(counts[1::2])
+    without = [replace(lane, leaning=None) for lane in lanes]
+    plain = search(captioner.decoder, captioner.rules, grids(1, captioner), without, captioner.mixture)
+    assert found[1::2] == plain[1::2]
+    even = [replace(lane, leaning=torch.ones_like(factors)) for lane in lanes]
+    assert search(captioner.decoder, captioner.rules, grids(1, captioner), even, captioner.mixture) == plain
 
 
 def test_a_separator_is_never_the_last_word(captioner: Captioner) -> None:

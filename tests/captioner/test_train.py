@@ -22,7 +22,7 @@ from tests.fakes.pretended_device import pretended
 
 RECIPE = Recipe(
     steps=12, batch=8, vocabulary=420, features=8, embedding=16, units=16, attention=8, check_every=6, warm_up=2,
-    template_views=2, photograph_views=2, recogniser_views=2,
+    template_views=2, photograph_views=2, recogniser_views=2, own=8,
 )  # fmt: skip
 
 
@@ -90,6 +90,22 @@ def test_a_run_goes_on_from_a_checkpoint_and_tunes_its_encoder(sets: dict[str, P
     written = Checkpoint.load(tmp_path / "second.safetensors").facts
     assert written["started_from"]["recipe"]["steps"] == 2
     assert str(tmp_path) not in json.dumps(written), "a folder of this machine travels with the file"
+
+
+def test_no_steps_leave_what_was_learnt_and_equip_it_anew(sets: dict[str, Path], tmp_path: Path) -> None:
+    first = train(sets, tmp_path / "first.safetensors", replace(RECIPE, steps=2, own=0))
+    assert first.residual is None
+    on = replace(RECIPE, steps=0, recogniser_views=0, start=str(tmp_path / "first.safetensors"))
+    train(sets, tmp_path / "second.safetensors", on)
+    before, after = (Checkpoint.load(tmp_path / f"{name}.safetensors") for name in ("first", "second"))
+    assert all(torch.equal(a, b) for a, b in zip(weights(before), weights(after), strict=True))
+    assert before.templates
+    assert after.templates
+    assert before.templates.names == after.templates.names
+    assert before.residual is None
+    assert after.residual is not None
+    assert after.residual.weights.abs().max() > 0.1
+    assert after.residual.within == after.tokenizer.within
 
 
 def test_a_run_that_was_cut_off_resumes_to_the_same_model(
