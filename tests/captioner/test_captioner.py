@@ -71,6 +71,8 @@ def test_what_is_seen_is_named_once(captioner: Captioner) -> None:
         ("good dog here", "dog dog here"),
         ("i see the dog", "i see dog the"),
         ("who knows where this is from?", "who knows where from this my..."),
+        ("it was my dog", "it was my dog when"),
+        ("nobody knew", "nobody i'm"),
         ('dog: "the ball here"', 'dog?" "the ball here'),
         ('he said "hi" and left', 'he said "hi and left'),
         ('he said "hi" and left', 'he said "hi " and left'),
