@@ -86,7 +86,7 @@ _DANGLING = re.compile(
     r"(?<![\w'])(a|an|and|as|because|but|doesn't|he|how|i'm|if|im|it's|its|just|my|new|or|she|than|the|their|they|we|when"
     r"|you're|your)[\s.,…]*$"
 )
-"""With each of these people end one text for two hundred that they say it in, or fewer."""
+"""With each of these people end one text of a hundred that they say it in, or fewer."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption, lower case. `logprob` is the model's natural-log probability of it, `score` what ranks it."""
+    """One caption, lower case. `score` is what ranks it.
+
+    `logprob` is the model's natural-log probability of it, as far as the search favoured or leant to no words.
+    """
 
     boxes: tuple[str, ...]
     logprob: float

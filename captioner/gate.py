@@ -100,14 +100,21 @@ class Writer(Captioner):
     def of(cls, checkpoint: Checkpoint) -> "Writer":
         return cls(checkpoint, "cpu", Fonts.resolve(None), Limits(), 512, Ranking())
 
-    def memes(self, grid: np.ndarray, count: int, seed: int) -> list[tuple[str, ...]]:
-        """Some `count` memes for one grid (R, D), as they were drawn, in no order of merit."""
+    def memes(self, grid: np.ndarray, template: str, count: int, seed: int) -> list[tuple[str, ...]]:
+        """Some `count` memes for one grid (R, D), as they were drawn; none where it is not taken for the template."""
         self.written = Written()
-        wish = Wish(n=_BATCH, explore=True)
-        rounds = -(-count // _BATCH)
-        batch = torch.from_numpy(grid).float().to(self.device).expand(rounds, -1, -1)
-        made = self.decode(batch, [wish] * rounds, range(seed, seed + rounds))
-        return [caption.boxes for of in made for caption in of.captions]
+        wish, made = Wish(n=_BATCH, explore=True), list[tuple[str, ...]]()
+        seen = torch.from_numpy(grid).float().to(self.device)
+        while len(made) < count:
+            rounds = min(2 * _BATCH, -(-(count - len(made)) // _BATCH))
+            # Apart, since a search that has too few captions to say takes the next seeds.
+            seeds = [seed + 10 * i for i in range(rounds)]
+            found = self.decode(seen.expand(rounds, -1, -1), [wish] * rounds, seeds)
+            if any(of.template is None or of.template[0] != template for of in found):
+                return []
+            made += [caption.boxes for of in found for caption in of.captions]
+            seed += 10 * rounds
+        return made
 
     def write(self, grids: Sequence[np.ndarray], rules: Rules) -> Written:
         """Captions for the grids (R, D), in batches of one size: reproducible."""

@@ -75,12 +75,10 @@ class Residual:
         return float(self.weights[self._features(ids)].sum())
 
     def _features(self, ids: Ids) -> list[int]:
-        """The ids that are whole words, and the classes of their pairs with what precedes, each once."""
+        """The ids that are whole words, and the classes of those pairs of which both are, each once."""
         first = len(self.weights) - _PAIRS
         follows = [*(i in self.within for i in ids[1:]), False]
-        known = [
-            (a, b)
-            for a, b, goes_on in zip((0, *ids), ids, follows, strict=False)
-            if b not in self.within and not goes_on
-        ]
-        return sorted({b for _, b in known} | {first + (7919 * a + 104729 * b) % _PAIRS for a, b in known})
+        whole = [i not in self.within and not more for i, more in zip(ids, follows, strict=False)]
+        pairs = zip((0, *ids), ids, (True, *whole), whole, strict=False)
+        said = {first + (7919 * a + 104729 * b) % _PAIRS for a, b, one, other in pairs if one and other}
+        return sorted(said | {i for i, is_whole in zip(ids, whole, strict=True) if is_whole})

@@ -75,7 +75,8 @@ class Lane:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One caption: ids up to and including the end, and its natural-log probability under the untempered model."""
+    """One caption: ids up to and including the end, and its natural-log probability under the untempered model, with
+    what the lane favours and leans to."""
 
     ids: tuple[int, ...]
     logprob: float

@@ -42,6 +42,8 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
 
     Raises ValueError or FileNotFoundError for data that cannot be read, a device or a split that nobody knows.
     """
+    if not (recipe.steps or recipe.minutes or recipe.start):
+        raise ValueError("Without steps or minutes there must be a checkpoint to start from: nothing would be learnt.")
     if recipe.by not in data.SPLITS:
         raise ValueError(f"by is caption, template or picture, not {recipe.by}.")
     devices.is_mixed(recipe.precision, devices.for_training(recipe.device))  # known to be there before hours are spent
@@ -100,13 +102,13 @@ def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> 
             device = devices.for_training(recipe.device)
             encoder, reduction = checkpoint.build_encoder().to(device), deepcopy(checkpoint.reduction).to(device)
             checkpoint.templates = learnt(encoder, reduction, known, others, recipe.recogniser_views)
+    checkpoint.residual = None  # another model said other things too often
     if memes and checkpoint.templates and recipe.own:
         checkpoint.residual = _residual(checkpoint, memes, recipe)
 
 
 def _residual(checkpoint: Checkpoint, memes: Corpus, recipe: Recipe) -> Residual | None:
-    """What tells people's memes from those that the model would serve, as many of each template as it writes."""
-    checkpoint.residual = None  # not what another model said too often
+    """What tells people's memes from those that the model draws, as many of each template that it recognises."""
     checkpoint.decoder.eval()
     rows = {s.template: row for s, row in zip(memes.samples, memes.rows.tolist(), strict=True) if s.template}
     by: dict[str, list[list[int]]] = {name: [] for name in rows}
@@ -117,7 +119,7 @@ def _residual(checkpoint: Checkpoint, memes: Corpus, recipe: Recipe) -> Residual
     own: list[list[int]] = []
     people: list[list[int]] = []
     for number, (name, row) in enumerate(tqdm(sorted(rows.items()), desc="own memes", unit="template")):
-        made = writer.memes(memes.grids[row], recipe.own, recipe.seed + 1000 * number)
+        made = writer.memes(memes.grids[row], name, recipe.own, recipe.seed + 10_000_000 * number)
         own += checkpoint.tokenizer.encode_batch(made)
         people += [by[name][i] for i in rng.permutation(len(by[name]))[: len(made)]]
     return Residual.fit(people, own, len(checkpoint.tokenizer), checkpoint.tokenizer.within) if own else None

@@ -7,11 +7,13 @@ import torch
 from PIL import Image
 
 from captioner import filter as block
+from captioner.aptness import Aptness
 from captioner.captioner import Caption, Captioner, ModelError, Seen, Wish, _again
 from captioner.checkpoint import Checkpoint
 from captioner.data import fingerprint
 from captioner.filter import BlockList
 from captioner.images import Picture, to_jpeg
+from captioner.residual import Residual
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,45 @@ def test_words_that_nobody_wrote_rank_lower(captioner: Captioner) -> None:
     runs = list(captioner._spelled(captioner.tokenizer.encode([made_up])))
     assert runs
     assert all(captioner.tokenizer.decode(run)[0] in made_up for run in runs)
+
+
+@pytest.fixture
+def templated(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Captioner:
+    """Takes every picture for the template `dogs`, where people say *dog* and the model says *nobody* too often."""
+    checkpoint = Checkpoint.load(tiny_model)
+    dog, nobody = (checkpoint.tokenizer.encode([word])[0] for word in ("dog", "nobody"))
+    odds, weights = torch.zeros(2, len(checkpoint.tokenizer)), torch.zeros(len(checkpoint.tokenizer) + (1 << 16))
+    odds[0, dog], weights[nobody] = 7.5, -1.0
+    checkpoint.aptness = Aptness(["dogs", "others"], odds)
+    checkpoint.residual = Residual(weights, checkpoint.tokenizer.within)
+    checkpoint.save(tmp_path / "templated.safetensors")
+    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False, {}))
+    return Captioner.load(tmp_path / "templated.safetensors", device="cpu", threads=1)
+
+
+def test_on_a_template_the_search_leans_to_its_words_and_ranks_by_them(
+    templated: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(name: str) -> float:
+        monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen((name, 1.0), False, {}))
+        jobs = [(picture(templated, 1), Wish(seed=seed, n=8, explore=True)) for seed in range(12)]
+        drawn = [" ".join(c.boxes) for made in templated.caption(jobs) for c in made.captions]
+        return sum("dog" in text.split() for text in drawn) / len(drawn)
+
+    monkeypatch.setattr("captioner.captioner._LEANING", 0.6)
+    templated.leaning = templated._leaning()
+    assert said("dogs") > 2 * said("others")
+    assert said("others") == said("unheard of")
+    seen = Seen(("dogs", 1.0), False, {})
+    assert templated._caption(0, Wish("describe"), 1, seen).leaning is None
+    assert templated._caption(0, Wish(), 1, seen).leaning is templated.leaning["dogs"]
+
+    def score(text: str, at: Seen) -> float:
+        return templated._score(Caption((text,), -1.0, None, -1.0), 0.0, at, set())
+
+    photograph, other = Seen(None, False, {}), Seen(("others", 1.0), False, {})
+    assert score("the dog", seen) - score("the dog", other) == pytest.approx(2 * 7.5)
+    assert score("nobody", other) - score("nobody", photograph) == pytest.approx(-3.0)
 
 
 def test_a_copy_of_a_training_caption_is_not_served(captioner: Captioner) -> None:

@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captioner import devices
+from captioner.aptness import Aptness
 from captioner.batches import Batch
-from captioner.captioner import Captioner, Wish
+from captioner.captioner import Captioner, Seen, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, corpus, counted
 from captioner.data.samples import Sample
@@ -93,6 +94,22 @@ def test_a_model_writes_the_same_on_another_device(tiny_model: Path, monkeypatch
         assert there.explain(picture, found[0].boxes)
     assert there.device == DEVICE
     assert [caption.boxes for caption in found] == [caption.boxes for caption in expected]
+
+
+def test_leaning_is_where_the_model_is(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint.load(tiny_model)
+    odds = torch.randn(1, len(checkpoint.tokenizer), generator=torch.Generator().manual_seed(0))
+    checkpoint.aptness = Aptness(["dogs"], 2 * odds)
+    checkpoint.save(tmp_path / "leaning.safetensors")
+    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False, {}))
+    here = Captioner.load(tmp_path / "leaning.safetensors", device="cpu", threads=1)
+    picture = here.read(to_jpeg(Image.new("RGB", (90, 60), "red")))
+    expected = here.caption([(picture, Wish(seed=4))])[0].captions
+    monkeypatch.setattr(devices, "named", lambda _: DEVICE)
+    with pretended():
+        there = Captioner.load(tmp_path / "leaning.safetensors", threads=1)
+        found = there.caption([(picture, Wish(seed=4))])[0].captions
+    assert found[0].boxes == expected[0].boxes
 
 
 def test_a_tensor_that_was_left_behind_is_found() -> None:

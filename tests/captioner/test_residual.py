@@ -6,7 +6,7 @@ import torch
 
 from captioner.residual import Residual
 
-VOCABULARY, PIECE = 40, 39
+VOCABULARY, PIECE, END = 40, 39, 38
 
 
 def texts(seed: int, ids: range, count: int = 300) -> list[list[int]]:
@@ -40,10 +40,14 @@ def test_many_texts_of_one_side_weigh_no_more_than_few_of_the_other() -> None:
 
 
 def test_words_of_several_pieces_say_nothing() -> None:
-    people = [[*text, 35, PIECE] for text in texts(0, range(1, 30))]
-    residual = Residual.fit(people, texts(1, range(1, 30)), VOCABULARY, {PIECE})
-    assert residual.score([5, 35, PIECE]) == residual.score([5, 36, PIECE]) == residual.score([5])
-    assert Residual.fit(people, texts(1, range(1, 30)), VOCABULARY).score([5, 35, PIECE]) > residual.score([5]) + 1
+    """Nor the pairs of their pieces with what precedes and follows, such as the end."""
+    people = [[*text, 35, PIECE, END] for text in texts(0, range(1, 30))]
+    own = [[*text, END] for text in texts(1, range(1, 30))]
+    residual, naive = Residual.fit(people, own, VOCABULARY, {PIECE}), Residual.fit(people, own, VOCABULARY)
+    of_pieces = [residual.score([5, *pieces, END]) for pieces in ([35, PIECE], [36, PIECE], [7, PIECE, PIECE])]
+    assert len(set(of_pieces)) == 1
+    assert of_pieces[0] == pytest.approx(residual.score([5]) + residual.score([END]) - residual.score([]), abs=0.5)
+    assert naive.score([5, 35, PIECE, END]) > naive.score([5, END]) + 1
 
 
 def test_bytes_are_enough() -> None:
