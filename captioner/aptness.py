@@ -41,13 +41,20 @@ class Aptness:
         odds[:, list(silent)] = 0
         return cls(names, torch.from_numpy(odds).float())
 
-    def tensor(self) -> Tensor:
-        """The odds as bytes, for a checkpoint; `from_tensor` is the way back."""
-        return (self.odds * _SCALE).round().clamp(-127, 127).to(torch.int8)
+    def tensor(self, columns: Tensor | None = None) -> Tensor:
+        """The odds of those ids, or of all, as bytes for a checkpoint; `from_tensor` is the way back."""
+        odds = self.odds if columns is None else self.odds[:, columns.cpu()]
+        return (odds * _SCALE).round().clamp(-127, 127).to(torch.int8)
 
     @classmethod
-    def from_tensor(cls, names: Sequence[str], stored: Tensor) -> "Aptness":
-        return cls(names, stored.float() / _SCALE)
+    def from_tensor(
+        cls, names: Sequence[str], stored: Tensor, columns: Tensor | None = None, vocabulary: int = 0
+    ) -> "Aptness":
+        """Odds of all ids, or of those `columns` (C,) of a vocabulary; the others then say nothing."""
+        odds = stored.float() / _SCALE
+        if columns is None or stored.shape[1] != len(columns):
+            return cls(names, odds)
+        return cls(names, torch.zeros(len(names), vocabulary).index_copy(1, columns, odds))
 
     def score(self, template: str, ids: Sequence[int]) -> float:
         """The logarithm of how much likelier a text of these ids is on the template than anywhere; 0 for an unknown."""

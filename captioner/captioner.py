@@ -38,13 +38,13 @@ Style = Literal["meme", "describe"]
 ModelError = CheckpointError
 
 _DESCRIBE = Search("greedy", steps=24, max_boxes=1)
-_WIDTHS = 8, 4
-"""Beams of memes on a template and elsewhere: of more captions, more are apt."""
+CANDIDATES = 31, 3
+"""Memes to choose from on a template, where more is known to choose by, and elsewhere."""
 _STEPS = 28
 """Ids of a meme at most; one in ten of people's is longer. A beam that had to end there ranks low."""
 _TRUST = 0.1
 """Of the counts while writing on a template: they help to predict, but know no picture and say the usual."""
-_TEMPERATURES = 1.0, 0.75
+_TEMPERATURES = 0.85, 0.75
 """On a template and elsewhere."""
 _LEANING = 0.1
 """The share of the odds of a word on a template (captioner.aptness) that is added to its logit there: candidates that
@@ -78,7 +78,7 @@ _BROKEN_OFF = 5.0
 """And where the caption had to end before it was finished, or ends with a word that sentences seldom end with."""
 _UNCLOSED = 5.0
 """And for a quotation that never ends or never began; of people's boxes with quotes, seven in a hundred have one."""
-_MADE_UP = 4.0
+_MADE_UP = 10.0
 """And for every word that nobody wrote: its pieces never stood together in the training memes."""
 _LONG = re.compile(r"\w{4,}")
 _IN_A_ROW = re.compile(r"\b(\w{3,}) \1\b")
@@ -146,7 +146,7 @@ class Captioned:
 class Ranking:
     """What the best caption is chosen by: the weights of its likelihood, of the votes that it may expect, of the chance
     that it names what is seen, of reading as a meme, of a point more of the chat's approval, of words that belong
-    to the template, and of not saying on one what the model says too often."""
+    to the template, and of reading, on one, like people's memes rather than the model's."""
 
     likelihood: float = 1.0
     reward: float = 6.0
@@ -154,7 +154,7 @@ class Ranking:
     voice: float = 2.0
     taste: float = 60.0
     aptness: float = 2.0
-    residual: float = 3.0
+    residual: float = 8.0
 
 
 class Captioner:
@@ -180,7 +180,8 @@ class Captioner:
         self.fingerprints = checkpoint.fingerprints
         self.templates = checkpoint.templates.to(self.device) if checkpoint.templates else None
         self.reward, self.voice = checkpoint.reward, checkpoint.voice
-        self.aptness, self.residual = checkpoint.aptness, checkpoint.residual
+        self.aptness = checkpoint.aptness
+        self.residual = checkpoint.residual.to(self.device) if checkpoint.residual else None
         self.leaning = self._leaning()
         self.keywords = checkpoint.keywords.to(self.device) if checkpoint.keywords else None
         self.named = [self._forms(word) for word in self.keywords.words] if self.keywords else []
@@ -338,17 +339,23 @@ class Captioner:
 
     def _judged(self, captions: list[Caption], seen: "Seen", description: str) -> list[Caption]:
         """The captions with the votes that they may expect, and scored by the ranking's weights."""
+        if not captions:
+            return []
         votes: Sequence[float | None] = [None] * len(captions)
         if self.reward:
             template = seen.template[0] if seen.template else None
             votes = self.reward.score([c.boxes for c in captions], template).mean.tolist()
+        odds = [0.0] * len(captions)
+        if self.residual and seen.template:
+            odds = self.residual.score(self.tokenizer.encode_batch([c.boxes for c in captions]))
         told = set(self.tokenizer.encode([description]))
         return [
-            replace(caption, reward=vote, score=self._score(caption, vote or 0.0, seen, told))
-            for caption, vote in zip(captions, votes, strict=True)
+            replace(c, reward=vote, score=self._score(c, vote or 0.0, seen, told) + self.ranking.residual * odd)
+            for c, vote, odd in zip(captions, votes, odds, strict=True)
         ]
 
     def _score(self, caption: Caption, vote: float, seen: "Seen", told: set[int]) -> float:
+        """By all but the residual, which reads the captions of a picture together."""
         by, ids = self.ranking, self.tokenizer.encode(caption.boxes)
         favoured = [i for i in ids if i in seen.chances]
         # What the description names as well is the surer.
@@ -357,8 +364,6 @@ class Captioner:
         score = by.likelihood * caption.score + by.reward * vote + by.voice * voice
         if self.aptness and seen.template:
             score += by.aptness * self.aptness.score(seen.template[0], ids)
-        if self.residual and seen.template:
-            score += by.residual * self.residual.score(ids)
         return score + by.matching * max(named, default=0.0) - self._faults(caption.boxes, ids, favoured, seen)
 
     def _faults(self, boxes: Sequence[str], ids: Sequence[int], favoured: Sequence[int], seen: "Seen") -> float:
@@ -502,14 +507,14 @@ def _trust(seen: Seen) -> float:
 
 def _how(wish: Wish, seen: Seen) -> Search:
     """The search that fulfils a wish."""
-    least = _TASTED if wish.taste and not wish.explore else _WIDTHS[not seen.template] - _SPARE
-    width = max(least, wish.n) + _SPARE
     if wish.style == "describe":
-        return Search(wish.search, width=max(_BEAM, wish.n) if wish.search == "beam" else width, steps=24, max_boxes=1)
+        width = max(_BEAM, wish.n) + _SPARE * (wish.search == "sample")
+        return Search(wish.search, width=width, steps=24, max_boxes=1)
+    enough = max(CANDIDATES[not seen.template], wish.n, _TASTED if wish.taste and not wish.explore else 0)
     boxes = most_boxes(seen.template[0], _BOXES) if seen.template else _BOXES
     steps = _STEPS + _PANEL * (boxes - _BOXES)
     temperature = _TEMPERATURES[not seen.template]
-    return Search(wish.search, width, steps, temperature, 1.0, boxes, width - _SPARE, least=6)
+    return Search(wish.search, enough + _SPARE, steps, temperature, 1.0, boxes, enough, least=6)
 
 
 def _seed(pixels: Tensor, seed: int) -> int:

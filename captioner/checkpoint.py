@@ -103,9 +103,9 @@ class Checkpoint:
         if self.keywords:
             tensors |= large("keywords", self.keywords.state_dict())
         if self.aptness:
-            tensors["aptness"] = self.aptness.tensor()
+            tensors["aptness"] = self.aptness.tensor(self.decoder.shortlist)
         if self.residual:
-            tensors["residual"] = self.residual.tensor()
+            tensors |= large("residual", self.residual.state_dict())
         if self.decoder.shortlist is not None:
             tensors["shortlist"] = self.decoder.shortlist.cpu().to(torch.int32)
         if self.voice:
@@ -184,9 +184,11 @@ class Checkpoint:
             made.keywords.load_state_dict(parts)
             made.keywords.requires_grad_(False)
         if "aptness" in tensors:
-            made.aptness = Aptness.from_tensor(json.loads(about["aptness"]), tensors["aptness"])
-        if "residual" in tensors:
-            made.residual = Residual.from_tensor(tensors["residual"], made.tokenizer.within)
+            columns = tensors["shortlist"].long() if "shortlist" in tensors else None
+            names, size = json.loads(about["aptness"]), len(made.tokenizer)
+            made.aptness = Aptness.from_tensor(names, tensors["aptness"], columns, size)
+        if parts := _under("residual.", tensors):
+            made.residual = Residual.from_tensors(parts)
         if "shortlist" in tensors:
             decoder.shorten(tensors["shortlist"].long())
         made.voice = Voice(tensors["voice"]) if "voice" in tensors else None

@@ -18,7 +18,7 @@ import torch
 
 from captioner import filter as block
 from captioner import metrics
-from captioner.captioner import Caption, Captioner, Ranking, Style, Wish
+from captioner.captioner import CANDIDATES, Caption, Captioner, Ranking, Style, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.fonts import Fonts
 from captioner.images import Limits
@@ -100,20 +100,17 @@ class Writer(Captioner):
     def of(cls, checkpoint: Checkpoint) -> "Writer":
         return cls(checkpoint, "cpu", Fonts.resolve(None), Limits(), 512, Ranking())
 
-    def memes(self, grid: np.ndarray, template: str, count: int, seed: int) -> list[tuple[str, ...]]:
-        """Some `count` memes for one grid (R, D), as they were drawn; none where it is not taken for the template."""
+    def memes(self, grids: np.ndarray, template: str, seed: int) -> list[tuple[str, ...]]:
+        """All memes that there would be to choose from on grids (B, R, D) that are taken for the template."""
         self.written = Written()
-        wish, made = Wish(n=_BATCH, explore=True), list[tuple[str, ...]]()
-        seen = torch.from_numpy(grid).float().to(self.device)
-        while len(made) < count:
-            rounds = min(2 * _BATCH, -(-(count - len(made)) // _BATCH))
+        wish, made = Wish(n=CANDIDATES[0], explore=True), list[tuple[str, ...]]()
+        for start in range(0, len(grids), _BATCH):
+            batch = torch.from_numpy(grids[start : start + _BATCH]).float().to(self.device)
             # Apart, since a search that has too few captions to say takes the next seeds.
-            seeds = [seed + 10 * i for i in range(rounds)]
-            found = self.decode(seen.expand(rounds, -1, -1), [wish] * rounds, seeds)
-            if any(of.template is None or of.template[0] != template for of in found):
-                return []
-            made += [caption.boxes for of in found for caption in of.captions]
-            seed += 10 * rounds
+            seeds = [seed + 10 * (start + i) for i in range(len(batch))]
+            found = self.decode(batch, [wish] * len(batch), seeds)
+            taken = [of for of in found if of.template and of.template[0] == template]
+            made += [caption.boxes for of in taken for caption in of.captions]
         return made
 
     def write(self, grids: Sequence[np.ndarray], rules: Rules) -> Written:

@@ -1,84 +1,126 @@
-"""What the network says too often and too seldom: a classifier tells people's memes from its own.
+"""What gives the network's captions away: a classifier tells people's memes from those that it writes.
 
 The energy of a residual energy-based model (Deng et al. 2020): what a text's likelihood has to be corrected by for
-people's texts to be as likely as they are. Logistic regression on the ids of a text and its pairs of neighbours, since
-it has to be added to the score of every candidate; pairs share `_PAIRS` weights by a hash. Words of several pieces say
-nothing: a network writes too few of them, and praise of pieces would make it invent some.
+people's texts to be as likely as they are. A network that writes word by word loses the thread; one that reads the
+whole text, both ways, notices. It is small, since it has to read all candidates for a meme.
+
+Shapes: N texts, T ids of the longest, C ids that may be written, E numbers an id, U units each way.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from tqdm import tqdm
 
-_PAIRS = 1 << 16
-_PRIOR = 0.1
-"""Variance of a weight before anything is known."""
-_STEPS = 100
-_SCALE = 64.0
-"""Steps of a stored weight: 8 bits reach to ±2."""
+_SIZE, _UNITS, _HIDDEN = 64, 96, 64
+_LONGEST = 48
+"""Ids that are read of a text."""
+_DROPPED = 0.2
+_EPOCHS, _BATCH, _RATE, _DECAY = 4, 256, 2e-3, 0.01
+_WARM_UP = 0.1
+_OUTSIDE = 0
+"""The column of all ids that may not be written."""
+_SURE = 2.0
+"""The odds from which on a text is people's, as a logarithm: beyond, it is only stranger."""
 
 Ids = Sequence[int]
 
 
-class Residual:
-    """`weights` (V + P,) of V ids and P classes of pairs: what each says for a text being people's, as a logarithm.
+class Residual(nn.Module):
+    """Reads texts of `known` (C,) ids, ascending; any other ids look alike."""
 
-    `within` are the ids that go on with a word.
-    """
+    known: Tensor
 
-    def __init__(self, weights: Tensor, within: Collection[int]) -> None:
-        self.weights, self.within = weights.float(), frozenset(within)
+    def __init__(self, known: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("known", known)
+        self.embedding = nn.Embedding(len(known) + 1, _SIZE)
+        self.reader = nn.GRU(_SIZE, _UNITS, batch_first=True, bidirectional=True)
+        self.judge = nn.Sequential(
+            nn.Dropout(_DROPPED), nn.Linear(4 * _UNITS, _HIDDEN), nn.GELU(), nn.Dropout(_DROPPED), nn.Linear(_HIDDEN, 1)
+        )
 
     @classmethod
-    def fit(
-        cls, people: Sequence[Ids], own: Sequence[Ids], vocabulary: int, within: Collection[int] = ()
-    ) -> "Residual":
+    def fit(cls, people: Sequence[Ids], own: Sequence[Ids], known: Tensor, seed: int = 0) -> "Residual":
         """From the ids of people's texts and of the network's, which count alike however many they are.
 
-        Raises ValueError where either has none.
+        Raises ValueError where either has none that could be written.
         """
-        if not people or not own:
-            raise ValueError("People's texts and the network's are needed to tell them apart.")
-        made = cls(torch.zeros(vocabulary + _PAIRS), within)
-        texts = [made._features(ids) for ids in (*people, *own)]
-        inputs = torch.tensor([feature for text in texts for feature in text])
-        starts = torch.tensor([0, *map(len, texts[:-1])]).cumsum(0)
-        is_people = torch.tensor([1.0] * len(people) + [0.0] * len(own))
-        each = torch.tensor([0.5 / len(people)] * len(people) + [0.5 / len(own)] * len(own))
-        weights = torch.zeros(vocabulary + _PAIRS + 1, 1, requires_grad=True)  # the last is the constant
-        optimiser = torch.optim.LBFGS([weights], max_iter=_STEPS, line_search_fn="strong_wolfe")
-
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            said = F.embedding_bag(inputs, weights, starts, mode="sum").squeeze(1) + weights[-1]
-            loss = F.binary_cross_entropy_with_logits(said, is_people, each, reduction="sum")
-            loss = loss + weights[:-1].square().sum() / (2 * _PRIOR * len(texts))
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
-        made.weights = weights.detach()[:-1, 0]
-        return made
-
-    def tensor(self) -> Tensor:
-        """The weights as bytes, for a checkpoint; `from_tensor` is the way back."""
-        return (self.weights * _SCALE).round().clamp(-127, 127).to(torch.int8)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            made = cls(known)
+            theirs, mine = ([c for c in map(made._columns, texts) if _OUTSIDE not in c] for texts in (people, own))
+            if not (theirs and mine):
+                raise ValueError("People's texts and the network's are needed to tell them apart.")
+            made._learn(theirs, mine, np.random.default_rng(seed))
+        return made.eval().requires_grad_(False)
 
     @classmethod
-    def from_tensor(cls, stored: Tensor, within: Collection[int]) -> "Residual":
-        return cls(stored.float() / _SCALE, within)
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Residual":
+        """From `state_dict`; raises KeyError or RuntimeError where it is none."""
+        made = cls(tensors["known"])
+        made.load_state_dict(tensors)
+        return made.eval().requires_grad_(False)
 
-    def score(self, ids: Ids) -> float:
-        """How much a text of these ids, in their order, sounds like people rather than like the network."""
-        return float(self.weights[self._features(ids)].sum())
+    @torch.inference_mode()
+    def score(self, texts: Sequence[Ids]) -> list[float]:
+        """How much each text of these ids sounds like people rather than like the network, as the logarithm of odds."""
+        columns = _padded([self._columns(ids) for ids in texts])
+        found: list[float] = self(columns.to(self.known.device)).clamp(max=_SURE).tolist()
+        return found
 
-    def _features(self, ids: Ids) -> list[int]:
-        """The ids that are whole words, and the classes of those pairs of which both are, each once."""
-        first = len(self.weights) - _PAIRS
-        follows = [*(i in self.within for i in ids[1:]), False]
-        whole = [i not in self.within and not more for i, more in zip(ids, follows, strict=False)]
-        pairs = zip((0, *ids), ids, (True, *whole), whole, strict=False)
-        said = {first + (7919 * a + 104729 * b) % _PAIRS for a, b, one, other in pairs if one and other}
-        return sorted(said | {i for i, is_whole in zip(ids, whole, strict=True) if is_whole})
+    def forward(self, columns: Tensor) -> Tensor:
+        """Columns (N, T), -1 after the end, to the logarithms (N,) of the odds that people wrote them."""
+        there = (columns >= 0).unsqueeze(2)
+        lengths = there.sum((1, 2))
+        read = F.dropout(self.embedding(columns.clamp(min=_OUTSIDE)), _DROPPED, self.training)
+        # Packed, since a text that is read backwards must not begin in the padding.
+        packed = pack_padded_sequence(read, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        heard, _ = pad_packed_sequence(self.reader(packed)[0], batch_first=True)  # (N, T, 2U)
+        most = heard.masked_fill(~there, -1).amax(1)
+        odds: Tensor = self.judge(torch.cat([most, heard.sum(1) / lengths.unsqueeze(1)], 1)).squeeze(1)
+        return odds
+
+    def _columns(self, ids: Ids) -> list[int]:
+        """The places of the known ids from 1 on."""
+        asked = torch.tensor(ids[:_LONGEST], device=self.known.device)
+        places = torch.searchsorted(self.known, asked).clamp(max=len(self.known) - 1)
+        columns: list[int] = torch.where(self.known[places] == asked, places + 1, _OUTSIDE).tolist()
+        return columns
+
+    def _learn(self, people: list[list[int]], own: list[list[int]], rng: np.random.Generator) -> None:
+        """Every epoch reads all of the network's texts and as many of people's, others where there are more."""
+        steps = _EPOCHS * max(1, 2 * len(own) // _BATCH)
+        optimiser = torch.optim.AdamW(self.parameters(), _RATE, weight_decay=_DECAY)
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps + 1, pct_start=_WARM_UP)
+        batches = _batches(people, own, rng)
+        for _ in tqdm(range(steps), desc="residual", unit="step"):
+            columns, labels = next(batches)
+            loss = F.binary_cross_entropy_with_logits(self(columns), labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+            optimiser.step()
+            rate.step()
+
+
+def _batches(
+    people: list[list[int]], own: list[list[int]], rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Texts of similar length and whether people wrote them, without end."""
+    while True:
+        drawn = np.resize(rng.permutation(len(people)), len(own))
+        texts = [*(people[i] for i in drawn), *own]
+        labels = np.repeat([1.0, 0.0], len(own))
+        by_length = np.argsort([len(t) + rng.random() * 6 for t in texts])
+        chunks = [by_length[at : at + _BATCH] for at in range(0, len(texts), _BATCH)]
+        for chunk in rng.permutation(len(chunks)).tolist():
+            yield _padded([texts[i] for i in chunks[chunk]]), torch.from_numpy(labels[chunks[chunk]]).float()
+
+
+def _padded(texts: Sequence[list[int]]) -> Tensor:
+    return pad_sequence([torch.tensor(t) for t in texts], batch_first=True, padding_value=-1)

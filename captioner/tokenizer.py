@@ -111,11 +111,6 @@ class CaptionTokenizer:
             never += [i for i, p in enumerate(pieces) if p == "▁" or (len(p) == 1 and p.isalnum())]
         return never
 
-    @cached_property
-    def within(self) -> frozenset[int]:
-        """Ids of letters that go on with a word, not begin one."""
-        return frozenset(i for i, piece in enumerate(self.pieces(range(len(self)))) if piece.isalpha())
-
     def prefix(self, style: str, vote: int | None = None) -> list[int]:
         """The two ids that say what is asked: the style, and the vote bucket or unknown. Raises ValueError."""
         if style not in STYLES:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from captioner import data, devices, kinds, vectors
 from captioner.aptness import Aptness
+from captioner.captioner import CANDIDATES
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, prepare, read, taught, taught_samples
 from captioner.data.pairs import words
@@ -35,6 +36,9 @@ from captioner.tokenizer import CaptionTokenizer
 from captioner.trainer import Trainer, plot, total
 from captioner.tune import tune
 from captioner.voice import Voice
+
+_OTHERS = 3
+"""People's memes to learn from for each that the model writes on a template."""
 
 
 def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = "attention_gru") -> Checkpoint:
@@ -108,7 +112,7 @@ def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> 
 
 
 def _residual(checkpoint: Checkpoint, memes: Corpus, recipe: Recipe) -> Residual | None:
-    """What tells people's memes from those that the model draws, as many of each template that it recognises."""
+    """What tells people's memes from those that the model draws, on each template that it recognises."""
     checkpoint.decoder.eval()
     rows = {s.template: row for s, row in zip(memes.samples, memes.rows.tolist(), strict=True) if s.template}
     by: dict[str, list[list[int]]] = {name: [] for name in rows}
@@ -116,13 +120,18 @@ def _residual(checkpoint: Checkpoint, memes: Corpus, recipe: Recipe) -> Residual
         if sample.template:
             by[sample.template].append(ids)
     writer, rng = Writer.of(checkpoint), np.random.default_rng(recipe.seed)
-    own: list[list[int]] = []
+    searches = -(-recipe.own // CANDIDATES[0])
+    own: list[tuple[str, ...]] = []
     people: list[list[int]] = []
     for number, (name, row) in enumerate(tqdm(sorted(rows.items()), desc="own memes", unit="template")):
-        made = writer.memes(memes.grids[row], name, recipe.own, recipe.seed + 10_000_000 * number)
-        own += checkpoint.tokenizer.encode_batch(made)
-        people += [by[name][i] for i in rng.permutation(len(by[name]))[: len(made)]]
-    return Residual.fit(people, own, len(checkpoint.tokenizer), checkpoint.tokenizer.within) if own else None
+        made = writer.memes(memes.grids[[row] * searches], name, recipe.seed + 10_000_000 * number)
+        own += made
+        people += [by[name][i] for i in rng.permutation(len(by[name]))[: _OTHERS * len(made)]]
+    if not own:
+        return None
+    listed = checkpoint.decoder.shortlist
+    known = torch.arange(len(checkpoint.tokenizer)) if listed is None else listed
+    return Residual.fit(people, checkpoint.tokenizer.encode_batch(own), known, recipe.seed)
 
 
 def _keywords(corpus: Corpus, tokenizer: CaptionTokenizer, seed: int) -> Keywords | None:

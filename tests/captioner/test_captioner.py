@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_words_that_nobody_wrote_rank_lower(captioner: Captioner) -> None:
     seen = Seen(None, False, {})
 
     def score(text: str) -> float:
-        return captioner._score(Caption((text,), -1.0, None, -1.0), 0.0, seen, set())
+        return captioner._judged([Caption((text,), -1.0, None, -1.0)], seen, "")[0].score
 
     assert score(known) > score(made_up)
     runs = list(captioner._spelled(captioner.tokenizer.encode([made_up])))
@@ -124,13 +125,16 @@ def test_words_that_nobody_wrote_rank_lower(captioner: Captioner) -> None:
 
 @pytest.fixture
 def templated(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Captioner:
-    """Takes every picture for the template `dogs`, where people say *dog* and the model says *nobody* too often."""
+    """Takes every picture for the template `dogs`, where people say *dog* and *nobody* gives the model away."""
     checkpoint = Checkpoint.load(tiny_model)
     dog, nobody = (checkpoint.tokenizer.encode([word])[0] for word in ("dog", "nobody"))
-    odds, weights = torch.zeros(2, len(checkpoint.tokenizer)), torch.zeros(len(checkpoint.tokenizer) + (1 << 16))
-    odds[0, dog], weights[nobody] = 7.5, -1.0
+    odds = torch.zeros(2, len(checkpoint.tokenizer))
+    odds[0, dog] = 7.5
     checkpoint.aptness = Aptness(["dogs", "others"], odds)
-    checkpoint.residual = Residual(weights, checkpoint.tokenizer.within)
+    known = torch.arange(len(checkpoint.tokenizer))
+    rng = np.random.default_rng(0)
+    ids = rng.integers(10, len(known), (4000, 5)).tolist()
+    checkpoint.residual = Residual.fit(ids[:2000], [[*text[:2], nobody, *text[3:]] for text in ids[2000:]], known)
     checkpoint.save(tmp_path / "templated.safetensors")
     monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False, {}))
     return Captioner.load(tmp_path / "templated.safetensors", device="cpu", threads=1)
@@ -154,11 +158,26 @@ def test_on_a_template_the_search_leans_to_its_words_and_ranks_by_them(
     assert templated._caption(0, Wish(), 1, seen).leaning is templated.leaning["dogs"]
 
     def score(text: str, at: Seen) -> float:
-        return templated._score(Caption((text,), -1.0, None, -1.0), 0.0, at, set())
+        return templated._judged([Caption((text,), -1.0, None, -1.0)], at, "")[0].score
 
-    photograph, other = Seen(None, False, {}), Seen(("others", 1.0), False, {})
+    other = Seen(("others", 1.0), False, {})
     assert score("the dog", seen) - score("the dog", other) == pytest.approx(2 * 7.5)
-    assert score("nobody", other) - score("nobody", photograph) == pytest.approx(-3.0)
+
+
+def test_on_a_template_what_gives_the_model_away_ranks_lower(templated: Captioner) -> None:
+    captions = [Caption((text,), -1.0, None, -1.0) for text in ("the dog and nobody", "the dog and the cat")]
+
+    def scores(template: str | None) -> list[float]:
+        seen = Seen(template and (template, 1.0), False, {})
+        return [c.score for c in templated._judged(captions, seen, "")]
+
+    on_template, on_photograph = scores("others"), scores(None)
+    assert templated.residual is not None
+    odds = templated.residual.score([templated.tokenizer.encode(c.boxes) for c in captions])
+    assert odds[0] < odds[1] - 1
+    templated.ranking = replace(templated.ranking, residual=0.0)
+    assert np.subtract(on_template, scores("others")) == pytest.approx(8 * np.array(odds), abs=1e-3)
+    assert on_photograph == scores(None)
 
 
 def test_a_copy_of_a_training_caption_is_not_served(captioner: Captioner) -> None:

@@ -5,7 +5,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from captioner.aptness import Aptness
 from captioner.checkpoint import Checkpoint, CheckpointError, _eighths, _under
+from captioner.residual import Residual
 from captioner.tokenizer import VOTES
 
 
@@ -94,3 +96,43 @@ def test_fine_tuned_stages_travel_with_the_checkpoint(tiny_model: Path, tmp_path
         assert not torch.allclose(encoder(pixels), before, atol=0.1)
         kept, made = again(pixels), encoder(pixels)
     assert (kept - made).abs().mean() < 0.01 * made.abs().mean()
+
+
+@pytest.fixture
+def short(tiny_model: Path) -> Checkpoint:
+    """A checkpoint that may write every other id, with odds of all."""
+    checkpoint = Checkpoint.load(tiny_model)
+    size = len(checkpoint.tokenizer)
+    checkpoint.decoder.shorten(torch.arange(0, size, 2))
+    checkpoint.aptness = Aptness(["dogs"], torch.linspace(-7, 7, size).unsqueeze(0))
+    checkpoint.residual = Residual(torch.arange(0, size, 2)).eval()
+    return checkpoint
+
+
+def test_of_what_may_not_be_written_no_odds_are_kept(short: Checkpoint, tmp_path: Path) -> None:
+    short.save(tmp_path / "short.safetensors")
+    again = Checkpoint.load(tmp_path / "short.safetensors")
+    assert short.aptness
+    assert again.aptness
+    assert again.aptness.odds.shape == short.aptness.odds.shape
+    assert torch.allclose(again.aptness.odds[:, ::2], short.aptness.odds[:, ::2], atol=1 / 16)
+    assert not again.aptness.odds[:, 1::2].any()
+    assert short.residual
+    assert again.residual
+    texts = [[2, 4, 6], [7, 8]]
+    assert again.residual.score(texts) == pytest.approx(short.residual.score(texts), abs=0.01)
+
+
+def test_a_checkpoint_with_quipbot_7s_residual_is_read_without_it(short: Checkpoint, tmp_path: Path) -> None:
+    """It was one row of numbers, and the odds were those of all ids."""
+    assert short.aptness
+    short.residual = None
+    short.save(tmp_path / "new.safetensors")
+    with safe_open(tmp_path / "new.safetensors", "pt") as opened:
+        tensors, about = {k: opened.get_tensor(k) for k in opened.keys()}, opened.metadata()  # noqa: SIM118
+    old = tensors | {"aptness": short.aptness.tensor(), "residual": torch.zeros(73_536, dtype=torch.int8)}
+    save_file(old, tmp_path / "old.safetensors", about)
+    read = Checkpoint.load(tmp_path / "old.safetensors")
+    assert read.residual is None
+    assert read.aptness
+    assert torch.allclose(read.aptness.odds, short.aptness.odds, atol=1 / 16)

@@ -95,7 +95,7 @@ def test_a_run_goes_on_from_a_checkpoint_and_tunes_its_encoder(sets: dict[str, P
 def test_no_steps_leave_what_was_learnt_and_equip_it_anew(sets: dict[str, Path], tmp_path: Path) -> None:
     first = train(sets, tmp_path / "first.safetensors", replace(RECIPE, steps=2, own=0))
     assert first.residual is None
-    on = replace(RECIPE, steps=0, recogniser_views=0, start=str(tmp_path / "first.safetensors"))
+    on = replace(RECIPE, steps=0, recogniser_views=0, own=900, start=str(tmp_path / "first.safetensors"))
     train(sets, tmp_path / "second.safetensors", on)
     before, after = (Checkpoint.load(tmp_path / f"{name}.safetensors") for name in ("first", "second"))
     assert all(torch.equal(a, b) for a, b in zip(weights(before), weights(after), strict=True))
@@ -104,7 +104,12 @@ def test_no_steps_leave_what_was_learnt_and_equip_it_anew(sets: dict[str, Path],
     assert before.templates.names == after.templates.names
     assert before.residual is None
     assert after.residual is not None
-    assert after.residual.weights.abs().max() > 0.1
+    captioner = Captioner.load(tmp_path / "second.safetensors", device="cpu")
+    cat = captioner.read((sets["memefly"] / "images/cat.jpg").read_bytes())
+    own = [c.boxes for c in captioner.caption([(cat, Wish(seed=99, n=8, explore=True))])[0].captions]
+    people = [(f"when {who} meets you again {i}",) for who in ("cat", "dog", "bird") for i in range(3)]
+    odds = [after.residual.score(after.tokenizer.encode_batch(texts)) for texts in (people, own)]
+    assert np.mean(odds[0]) > np.mean(odds[1]) + 1
     with pytest.raises(ValueError, match="start from"):
         train(sets, tmp_path / "third.safetensors", replace(RECIPE, steps=0))
 
