@@ -79,7 +79,10 @@ class Choice:
     scores: np.ndarray
 
     def best(self, taste: Taste | None = None, among: int = _CANDIDATES) -> tuple[str, ...]:
-        """The caption that would be posted, out of so many of them, evenly picked: they are in order."""
+        """The caption that would be posted, out of so many of them, evenly picked: they are in order.
+
+        On a template the bot would choose by taste among all that it draws there, which are more.
+        """
         few = np.unique(np.linspace(0, len(self.captions) - 1, min(among, len(self.captions))).astype(int))
         captions = [self.captions[i] for i in few]
         liked = taste.score(captions) * _WEIGHT if taste else 0.0

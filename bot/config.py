@@ -85,7 +85,7 @@ class Ranking:
     voice: float = within(2.0, 0.0, 100.0)
     taste: float = within(60.0, 0.0, 1000.0)
     aptness: float = within(2.0, 0.0, 100.0)
-    residual: float = within(8.0, 0.0, 100.0)
+    residual: float = within(6.0, 0.0, 100.0)
 
 
 @dataclass(frozen=True)

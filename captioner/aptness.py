@@ -50,11 +50,16 @@ class Aptness:
     def from_tensor(
         cls, names: Sequence[str], stored: Tensor, columns: Tensor | None = None, vocabulary: int = 0
     ) -> "Aptness":
-        """Odds of all ids, or of those `columns` (C,) of a vocabulary; the others then say nothing."""
-        odds = stored.float() / _SCALE
-        if columns is None or stored.shape[1] != len(columns):
-            return cls(names, odds)
-        return cls(names, torch.zeros(len(names), vocabulary).index_copy(1, columns, odds))
+        """Odds (K, V) of all ids, or (K, C) of those `columns` (C,) of a vocabulary; the others then say nothing.
+
+        Raises ValueError for any other shape.
+        """
+        odds, kept = stored.float() / _SCALE, 0 if columns is None else len(columns)
+        if columns is not None and odds.shape == (len(names), kept) != (len(names), vocabulary):
+            return cls(names, torch.zeros(len(names), vocabulary).index_copy(1, columns, odds))
+        if odds.dim() != 2 or (vocabulary and odds.shape != (len(names), vocabulary)):
+            raise ValueError(f"the odds of {len(names)} templates have the shape {tuple(stored.shape)}")
+        return cls(names, odds)
 
     def score(self, template: str, ids: Sequence[int]) -> float:
         """The logarithm of how much likelier a text of these ids is on the template than anywhere; 0 for an unknown."""

@@ -44,11 +44,13 @@ _STEPS = 28
 """Ids of a meme at most; one in ten of people's is longer. A beam that had to end there ranks low."""
 _TRUST = 0.1
 """Of the counts while writing on a template: they help to predict, but know no picture and say the usual."""
-_TEMPERATURES = 0.85, 0.75
+_TEMPERATURES = 0.9, 0.75
 """On a template and elsewhere."""
 _LEANING = 0.1
 """The share of the odds of a word on a template (captioner.aptness) that is added to its logit there: candidates that
-belong are many more than ranking alone can find among eight."""
+belong are many more than ranking alone can find."""
+_LEAST = 6
+"""Ids before the end: a meme of one word is seldom one."""
 _BOXES, _PANEL = 2, 6
 """Boxes of a meme at most where no template has more, and further ids for each box more."""
 _BEAM = 3
@@ -106,7 +108,7 @@ class Wish:
     filter: block.Level = "normal"
     features: bool = False
     taste: Taste | None = None
-    """What the chat likes; more captions are then written to choose from."""
+    """What the chat likes; on a photograph, more captions are then written to choose from."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Ranking:
     voice: float = 2.0
     taste: float = 60.0
     aptness: float = 2.0
-    residual: float = 8.0
+    residual: float = 6.0
 
 
 class Captioner:
@@ -339,8 +341,6 @@ class Captioner:
 
     def _judged(self, captions: list[Caption], seen: "Seen", description: str) -> list[Caption]:
         """The captions with the votes that they may expect, and scored by the ranking's weights."""
-        if not captions:
-            return []
         votes: Sequence[float | None] = [None] * len(captions)
         if self.reward:
             template = seen.template[0] if seen.template else None
@@ -510,11 +510,21 @@ def _how(wish: Wish, seen: Seen) -> Search:
     if wish.style == "describe":
         width = max(_BEAM, wish.n) + _SPARE * (wish.search == "sample")
         return Search(wish.search, width=width, steps=24, max_boxes=1)
-    enough = max(CANDIDATES[not seen.template], wish.n, _TASTED if wish.taste and not wish.explore else 0)
-    boxes = most_boxes(seen.template[0], _BOXES) if seen.template else _BOXES
-    steps = _STEPS + _PANEL * (boxes - _BOXES)
-    temperature = _TEMPERATURES[not seen.template]
-    return Search(wish.search, enough + _SPARE, steps, temperature, 1.0, boxes, enough, least=6)
+    is_ranked = wish.search == "sample" and not wish.explore
+    enough = max(CANDIDATES[not (seen.template and is_ranked)], wish.n, _TASTED if wish.taste and is_ranked else 0)
+    name = seen.template[0] if seen.template else None
+    steps, temperature = lengths(name).stop - 1, _TEMPERATURES[not seen.template]
+    width, boxes, least = enough + _SPARE, _most_boxes(name), lengths(name).start - 1
+    return Search(wish.search, width, steps, temperature, 1.0, boxes, enough, least=least)
+
+
+def lengths(template: str | None) -> range:
+    """How many ids a meme may have, the end included, on a template or elsewhere."""
+    return range(_LEAST + 1, _STEPS + _PANEL * (_most_boxes(template) - _BOXES) + 1)
+
+
+def _most_boxes(template: str | None) -> int:
+    return most_boxes(template, _BOXES) if template else _BOXES
 
 
 def _seed(pixels: Tensor, seed: int) -> int:

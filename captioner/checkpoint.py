@@ -148,7 +148,7 @@ class Checkpoint:
             raise CheckpointError(f"The model file {file} is not of a kind this version knows.")
         try:
             return cls._from(about, tensors)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (LookupError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"The model file {file} is damaged: {error}.") from error
 
     @classmethod

@@ -74,7 +74,8 @@ class Recipe:
     recogniser_views: int = 48
     """Distorted copies of every template that the recogniser learns from; 0 trains none."""
     own: int = 372
-    """Memes on each template that the finished model writes, to learn what gives them away; 0 leaves that out."""
+    """Memes on each template that the finished model writes, whole searches of them, to learn what gives them away; 0
+    leaves that out."""
     compact: int = 0
     """1 to save the decoder's large matrices in 8 bits: a sixth less of a file that is downloaded."""
     check_every: int = 700

@@ -8,6 +8,7 @@ Shapes: N texts, T ids of the longest, C ids that may be written, E numbers an i
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ _LONGEST = 48
 """Ids that are read of a text."""
 _DROPPED = 0.2
 _EPOCHS, _BATCH, _RATE, _DECAY = 4, 256, 2e-3, 0.01
+_FEWEST = 60
+"""Steps at least, however few the texts."""
 _WARM_UP = 0.1
 _OUTSIDE = 0
 """The column of all ids that may not be written."""
@@ -48,12 +51,15 @@ class Residual(nn.Module):
     def fit(cls, people: Sequence[Ids], own: Sequence[Ids], known: Tensor, seed: int = 0) -> "Residual":
         """From the ids of people's texts and of the network's, which count alike however many they are.
 
-        Raises ValueError where either has none that could be written.
+        What people wrote with other ids is left out: else these would speak for people, and nothing else be learnt.
+        Raises ValueError where nothing is left, or nothing the network's own.
         """
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             made = cls(known)
-            theirs, mine = ([c for c in map(made._columns, texts) if _OUTSIDE not in c] for texts in (people, own))
+            # The network's own have such ids as well, where what it spelled in pieces is read as another word.
+            theirs = [columns for columns in map(made._columns, people) if _OUTSIDE not in columns]
+            mine = [*map(made._columns, own)]
             if not (theirs and mine):
                 raise ValueError("People's texts and the network's are needed to tell them apart.")
             made._learn(theirs, mine, np.random.default_rng(seed))
@@ -69,6 +75,8 @@ class Residual(nn.Module):
     @torch.inference_mode()
     def score(self, texts: Sequence[Ids]) -> list[float]:
         """How much each text of these ids sounds like people rather than like the network, as the logarithm of odds."""
+        if not texts:
+            return []
         columns = _padded([self._columns(ids) for ids in texts])
         found: list[float] = self(columns.to(self.known.device)).clamp(max=_SURE).tolist()
         return found
@@ -86,15 +94,16 @@ class Residual(nn.Module):
         return odds
 
     def _columns(self, ids: Ids) -> list[int]:
-        """The places of the known ids from 1 on."""
-        asked = torch.tensor(ids[:_LONGEST], device=self.known.device)
-        places = torch.searchsorted(self.known, asked).clamp(max=len(self.known) - 1)
-        columns: list[int] = torch.where(self.known[places] == asked, places + 1, _OUTSIDE).tolist()
-        return columns
+        """The places of the first ids among the known ones from 1 on, and 0 for others."""
+        return [self._places.get(i, _OUTSIDE) for i in ids[:_LONGEST]]
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {i: place for place, i in enumerate(self.known.tolist(), 1)}
 
     def _learn(self, people: list[list[int]], own: list[list[int]], rng: np.random.Generator) -> None:
         """Every epoch reads all of the network's texts and as many of people's, others where there are more."""
-        steps = _EPOCHS * max(1, 2 * len(own) // _BATCH)
+        steps = max(_FEWEST, _EPOCHS * -(-2 * len(own) // _BATCH))
         optimiser = torch.optim.AdamW(self.parameters(), _RATE, weight_decay=_DECAY)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps + 1, pct_start=_WARM_UP)
         batches = _batches(people, own, rng)

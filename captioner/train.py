@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from captioner import data, devices, kinds, vectors
 from captioner.aptness import Aptness
-from captioner.captioner import CANDIDATES
+from captioner.captioner import CANDIDATES, lengths
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, prepare, read, taught, taught_samples
 from captioner.data.pairs import words
@@ -86,7 +86,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
 
 
 def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> None:
-    """Trains what stands beside the decoder: the recogniser, the reward, the words that a picture shows, the voice."""
+    """Trains what stands beside the decoder: what a search may write, and all that it and the ranking go by."""
     by = {c.name: c for c in corpora if c.samples}
     if (memes := by.get("meme")) and comparable(memes.samples):
         checkpoint.reward = Reward.fit(memes.samples, checkpoint.tokenizer, recipe.seed)
@@ -106,7 +106,7 @@ def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> 
             device = devices.for_training(recipe.device)
             encoder, reduction = checkpoint.build_encoder().to(device), deepcopy(checkpoint.reduction).to(device)
             checkpoint.templates = learnt(encoder, reduction, known, others, recipe.recogniser_views)
-    checkpoint.residual = None  # another model said other things too often
+    checkpoint.residual = None  # another model gave itself away by other things
     if memes and checkpoint.templates and recipe.own:
         checkpoint.residual = _residual(checkpoint, memes, recipe)
 
@@ -117,7 +117,8 @@ def _residual(checkpoint: Checkpoint, memes: Corpus, recipe: Recipe) -> Residual
     rows = {s.template: row for s, row in zip(memes.samples, memes.rows.tolist(), strict=True) if s.template}
     by: dict[str, list[list[int]]] = {name: [] for name in rows}
     for sample, ids in zip(memes.samples, memes.ids, strict=True):
-        if sample.template:
+        # What no search can write would be told by its length alone.
+        if sample.template and len(ids) in lengths(sample.template):
             by[sample.template].append(ids)
     writer, rng = Writer.of(checkpoint), np.random.default_rng(recipe.seed)
     searches = -(-recipe.own // CANDIDATES[0])
@@ -127,11 +128,12 @@ def _residual(checkpoint: Checkpoint, memes: Corpus, recipe: Recipe) -> Residual
         made = writer.memes(memes.grids[[row] * searches], name, recipe.seed + 10_000_000 * number)
         own += made
         people += [by[name][i] for i in rng.permutation(len(by[name]))[: _OTHERS * len(made)]]
-    if not own:
+    tokenizer, listed = checkpoint.tokenizer, checkpoint.decoder.shortlist
+    known = set(range(len(tokenizer)) if listed is None else listed.tolist()).difference(tokenizer.forbidden)
+    try:
+        return Residual.fit(people, tokenizer.encode_batch(own), torch.tensor(sorted(known)), recipe.seed)
+    except ValueError:  # a handful of memes, or none of a template that is recognised
         return None
-    listed = checkpoint.decoder.shortlist
-    known = torch.arange(len(checkpoint.tokenizer)) if listed is None else listed
-    return Residual.fit(people, checkpoint.tokenizer.encode_batch(own), known, recipe.seed)
 
 
 def _keywords(corpus: Corpus, tokenizer: CaptionTokenizer, seed: int) -> Keywords | None:

@@ -34,3 +34,9 @@ def test_bytes_are_enough(aptness: Aptness) -> None:
     restored = Aptness.from_tensor(aptness.names, aptness.tensor())
     assert aptness.tensor().dtype == torch.int8
     assert np.allclose(restored.odds, aptness.odds, atol=1 / 32)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 7), (1, 40)])
+def test_odds_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        Aptness.from_tensor(["a", "b"], torch.zeros(shape), torch.arange(3), 40)

@@ -56,14 +56,26 @@ def test_being_stranger_than_people_is_worth_nothing() -> None:
     assert residual.score(texts(2, range(1, 15), 50)) == [2.0] * 50
 
 
-def test_texts_that_could_not_be_written_teach_nothing_and_are_read_all_the_same() -> None:
+def test_people_s_texts_that_could_not_be_written_teach_nothing() -> None:
     """Else every rare word would speak for people, and the classifier would learn nothing else."""
     known = torch.arange(1, 30)
-    people, own = texts(0, range(1, 30)), texts(1, range(1, 30))
-    rare = [[*text, VOCABULARY] for text in texts(2, range(1, 15))]
+    people, own = texts(0, range(1, 30), 200), texts(1, range(1, 30), 200)
+    rare = [[*text, VOCABULARY] for text in texts(2, range(1, 15), 200)]
     with_rare, without = Residual.fit(people + rare, own, known), Residual.fit(people, own, known)
     assert all(torch.equal(a, b) for a, b in zip(with_rare.parameters(), without.parameters(), strict=True))
-    assert np.isfinite(with_rare.score([[1, VOCABULARY], [VOCABULARY + 5]])).all()
+
+
+def test_an_id_that_could_not_be_written_speaks_against_a_text_whichever_it_is() -> None:
+    """The network's own have some: what it spelled in pieces may be read as another word."""
+    own = [[*text[:-1], 30 + i % 5] for i, text in enumerate(texts(1, range(1, 30)))]
+    residual = Residual.fit(texts(0, range(1, 30)), own, torch.arange(1, 30))
+    new = texts(2, range(1, 30), 50)
+    odds = np.subtract(residual.score([[*text[:-1], 37] for text in new]), residual.score(new))
+    assert odds.max() < -1
+
+
+def test_no_texts_have_no_scores() -> None:
+    assert Residual(KNOWN).score([]) == []
 
 
 def test_a_fit_is_the_same_every_time_and_leaves_the_generator_alone() -> None:
