@@ -251,6 +251,8 @@ class AttentionGRU(Decoder):
 def _gated(entering: Tensor, hidden: Tensor, state: Tensor) -> Tensor:
     """A GRU's states (N, H) after a step, from the words' and the states' parts of the gates, (N, 3H) each."""
     size = state.shape[1]
-    reset, update = (entering[:, : 2 * size] + hidden[:, : 2 * size]).sigmoid_().chunk(2, -1)
+    # The logistic function by way of tanh: on AMD's processors sigmoid rounds the last numbers of a tensor otherwise.
+    gates = (entering[:, : 2 * size] + hidden[:, : 2 * size]).mul_(0.5).tanh_().mul_(0.5).add_(0.5)
+    reset, update = gates.chunk(2, -1)
     fresh = torch.addcmul(entering[:, 2 * size :], reset, hidden[:, 2 * size :]).tanh_()
     return torch.lerp(fresh, state, update)
