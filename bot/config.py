@@ -75,6 +75,7 @@ class Captioner:
     model: str = ""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int = within(0, 0, 1024)
+    proofreader: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Ranking:
     taste: float = within(60.0, 0.0, 1000.0)
     aptness: float = within(2.0, 0.0, 100.0)
     residual: float = within(6.0, 0.0, 100.0)
+    fluency: float = within(2.0, 0.0, 100.0)
 
 
 @dataclass(frozen=True)

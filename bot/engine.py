@@ -46,6 +46,7 @@ from captioner.filter import shipped as blocklist
 from captioner.fonts import FontError, Fonts
 from captioner.images import ImageError, ImageTooLarge, Limits, Picture, scaled, to_jpeg
 from captioner.labels import Judged, Pair
+from captioner.proofreader import ProofreaderError
 from captioner.taste import Taste
 from captioner.tokenizer import normalise
 
@@ -113,6 +114,7 @@ def loader(config: Config) -> Callable[[Path | None], Captioner]:
             font=config.draw.font or None,
             max_side=config.draw.max_side,
             ranking=Ranking(**dataclasses.asdict(config.ranking)),
+            proofreader=config.captioner.proofreader,
         )
 
     return load
@@ -268,7 +270,7 @@ class Engine:
         try:
             loaded = await loop.run_in_executor(None, self._load, Path(model) if model else None)
             await loop.run_in_executor(self._torch, _try_out, loaded)
-        except (ModelError, FontError) as error:
+        except (ModelError, FontError, ProofreaderError) as error:
             raise Failed(str(error)) from error
         except Exception as error:
             log.exception("the model %s does not work", model)
@@ -441,9 +443,10 @@ def _examined_model(config: Config) -> str:
     config = dataclasses.replace(config, draw=dataclasses.replace(config.draw, font=""))
     try:
         loaded = loader(config)(Path(config.captioner.model) if config.captioner.model else None)
-    except ModelError as error:
+    except (ModelError, ProofreaderError) as error:
         raise Failed(str(error)) from error
-    return f"{loaded.name} loads and runs on {loaded.device}{NO_GPU if loaded.device.type == 'cpu' else ''}"
+    read = f", read by {config.captioner.proofreader}" if config.captioner.proofreader else ""
+    return f"{loaded.name} loads and runs on {loaded.device}{read}{NO_GPU if loaded.device.type == 'cpu' else ''}"
 
 
 def _try_out(model: Model) -> None:

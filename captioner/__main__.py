@@ -61,6 +61,7 @@ def _add_caption(commands: Any) -> None:
     parser.add_argument("--n", type=_count, default=1, help="how many captions come back, best first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--context", default="", metavar="TEXT", help="words that captions may take up")
+    parser.add_argument("--proofreader", default="", metavar="NAME", help="a language model that helps to choose")
     _add_model(parser)
     parser.set_defaults(run=_caption)
 
@@ -72,7 +73,9 @@ def _add_model(parser: Any) -> None:
 
 
 def _caption(options: argparse.Namespace) -> int:
-    captioner = Captioner.load(options.model, device=options.device, threads=options.threads)
+    captioner = Captioner.load(
+        options.model, device=options.device, threads=options.threads, proofreader=options.proofreader
+    )
     wish = Wish(options.style, options.search, options.n, options.seed, options.context)
     files = [file for path in options.paths for file in _pictures(path)]
     if not files:

@@ -30,6 +30,7 @@ from captioner.fonts import Fonts
 from captioner.images import Limits, Picture
 from captioner.labels import eyes, packed
 from captioner.layouts import layout_for, most_boxes
+from captioner.proofreader import Proofreader
 from captioner.search import Hypothesis, Lane, Method, Rules, Search, search
 from captioner.taste import Taste
 from captioner.tokenizer import STYLES, normalise
@@ -82,6 +83,11 @@ _UNCLOSED = 5.0
 """And for a quotation that never ends or never began; of people's boxes with quotes, seven in a hundred have one."""
 _MADE_UP = 10.0
 """And for every word that nobody wrote: its pieces never stood together in the training memes."""
+_PROOFREAD = 8
+"""Captions that a proofreader reads, the best of those to choose from: 97 times in a hundred, what it makes the best of
+31 is among them."""
+_COMMON = 0.5
+"""What is taken from a text's likelihood of what its words would get wherever they stood."""
 _LONG = re.compile(r"\w{4,}")
 _IN_A_ROW = re.compile(r"\b(\w{3,}) \1\b")
 _DANGLING = re.compile(
@@ -148,7 +154,8 @@ class Captioned:
 class Ranking:
     """What the best caption is chosen by: the weights of its likelihood, of the votes that it may expect, of the chance
     that it names what is seen, of reading as a meme, of a point more of the chat's approval, of words that belong
-    to the template, and of reading, on one, like people's memes rather than the model's."""
+    to the template, and, on one, of reading like people's memes rather than the model's and of holding together for a
+    proofreader."""
 
     likelihood: float = 1.0
     reward: float = 6.0
@@ -157,13 +164,21 @@ class Ranking:
     taste: float = 60.0
     aptness: float = 2.0
     residual: float = 6.0
+    fluency: float = 2.0
 
 
 class Captioner:
     """A loaded model with its encoder and fonts; `Captioner.load` makes one."""
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str, fonts: Fonts, limits: Limits, max_side: int, ranking: Ranking
+        self,
+        checkpoint: Checkpoint,
+        device: str,
+        fonts: Fonts,
+        limits: Limits,
+        max_side: int,
+        ranking: Ranking,
+        proofreader: Proofreader | None = None,
     ) -> None:
         self.name = checkpoint.name
         self.device = torch.device(device)
@@ -184,6 +199,7 @@ class Captioner:
         self.reward, self.voice = checkpoint.reward, checkpoint.voice
         self.aptness = checkpoint.aptness
         self.residual = checkpoint.residual.to(self.device) if checkpoint.residual else None
+        self.proofreader = proofreader
         self.leaning = self._leaning()
         self.keywords = checkpoint.keywords.to(self.device) if checkpoint.keywords else None
         self.named = [self._forms(word) for word in self.keywords.words] if self.keywords else []
@@ -199,17 +215,21 @@ class Captioner:
         font: str | None = None,
         max_side: int = 2048,
         ranking: Ranking = Ranking(),
+        proofreader: str = "",
     ) -> "Captioner":
         """Loads a checkpoint file, or the shipped one.
 
-        `threads` of torch, 0 for half of the cores: a chat server has more to do. Raises ModelError for a file that
-        cannot be read or a device that is not there, FontError for a configured font that is not.
+        `threads` of torch, 0 for half of the cores: a chat server has more to do; `proofreader` as `Proofreader.load`
+        knows it, empty for none. Raises ModelError for a file that cannot be read or a device that is not there,
+        FontError for a configured font that is not, ProofreaderError.
         """
         torch.set_num_threads(threads or max(1, _cores() // 2))
         # Full precision on a GPU as well: captions should not depend on where they are written.
         torch.backends.cudnn.allow_tf32 = False
         checkpoint = Checkpoint.load(model or shipped())
-        return cls(checkpoint, _device(device), Fonts.resolve(font), limits, max_side, ranking)
+        where = _device(device)
+        reads = Proofreader.load(proofreader, torch.device(where).type) if proofreader else None
+        return cls(checkpoint, where, Fonts.resolve(font), limits, max_side, ranking, reads)
 
     def read(self, data: bytes) -> Picture:
         """Untrusted bytes to an upright RGB picture, at most `max_side` long; raises ImageError with a sentence."""
@@ -330,6 +350,8 @@ class Captioner:
         captions = written or described
         if wish.style == "meme":
             captions = self._judged(captions, seen, described[0].boxes[0])
+            if self.proofreader and self.ranking.fluency and seen.template and len(written) > 1 and not wish.explore:
+                captions = self._proofread(self.proofreader, captions, seen.template[0])
             if wish.taste:
                 liked = (self.ranking.taste * wish.taste.score([c.boxes for c in captions])).tolist()
                 captions = [replace(c, score=c.score + more) for c, more in zip(captions, liked, strict=True)]
@@ -365,6 +387,31 @@ class Captioner:
         if self.aptness and seen.template:
             score += by.aptness * self.aptness.score(seen.template[0], ids)
         return score + by.matching * max(named, default=0.0) - self._faults(caption.boxes, ids, favoured, seen)
+
+    def _proofread(self, proofreader: Proofreader, captions: list[Caption], template: str) -> list[Caption]:
+        """The captions, the best first, with what the proofreader finds of the first of them for the template.
+
+        What it does not read counts as the worst of what it does.
+        """
+        captions = sorted(captions, key=lambda c: -c.score)
+        first = [c.boxes for c in captions[:_PROOFREAD]]
+        found = proofreader.read(f'Memes "{template.replace("-", " ")}"', first)
+        fluent = [self._fairly(likelihood, boxes) for likelihood, boxes in zip(found, first, strict=True)]
+        fluent += [min(fluent, default=0.0)] * (len(captions) - len(first))
+        return [
+            replace(c, score=c.score + self.ranking.fluency * more) for c, more in zip(captions, fluent, strict=True)
+        ]
+
+    def _fairly(self, likelihood: float, boxes: Sequence[str]) -> float:
+        """A text's log-probability so that short ones and common words have less of an advantage.
+
+        Half of what its words would get wherever they stood is taken from it (all of it: Pauls and Klein 2012).
+        """
+        ids = self.tokenizer.encode(boxes)
+        if self.mixture:
+            likelihood -= _COMMON * float(np.log(self.mixture.ngrams.unigrams[ids]).sum())
+        fair: float = likelihood / ((5 + len(ids)) / 6) ** Search.length_power
+        return fair
 
     def _faults(self, boxes: Sequence[str], ids: Sequence[int], favoured: Sequence[int], seen: "Seen") -> float:
         """What a caption loses for all that is wrong with how it is said."""

@@ -263,6 +263,7 @@ async def test_a_model_that_cannot_be_read_stops_the_start(configured: Configure
         f"captioner.model={tmp_path / 'missing'}",
         "captioner.device=mps",
         f"draw.font={tmp_path / 'no.ttf'}",
+        f"captioner.proofreader={tmp_path / 'no'}",
     ):
         with pytest.raises(Failed) as error:
             async with Engine(configured(setting)):
