@@ -87,7 +87,7 @@ _PROOFREAD = 8
 """Captions that a proofreader reads, the best of those to choose from: 97 times in a hundred, what it makes the best of
 31 is among them."""
 _COMMON = 0.5
-"""What is taken from a text's likelihood of what its words would get wherever they stood."""
+"""The share that is taken from a text's likelihood of what its words would get wherever they stood."""
 _LONG = re.compile(r"\w{4,}")
 _IN_A_ROW = re.compile(r"\b(\w{3,}) \1\b")
 _DANGLING = re.compile(

@@ -109,11 +109,11 @@ class Proofreader:
         return found
 
     def _ids(self, text: str, *, begins: bool = False) -> Tensor:
-        """The tokens (1, T); those that mark the beginning only where something begins."""
-        found: Tensor = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
-        if begins and self._tokenizer.bos_token_id is not None:
-            found = torch.cat([torch.tensor([[self._tokenizer.bos_token_id]]), found], 1)
-        return found.to(self._model.device)
+        """The tokens (1, T); what the tokenizer marks a beginning with only where something begins, and no end."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=begins)["input_ids"]
+        if begins and ids[-1] == self._tokenizer.eos_token_id:
+            ids = ids[:-1]
+        return torch.tensor([ids], device=self._model.device)
 
 
 def _found(name: str) -> tuple[str, dict[str, str]]:
