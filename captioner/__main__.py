@@ -449,7 +449,7 @@ def _extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ValueError(f"This needs {error.name}: pip install 'quipbot[{name}]'.") from error
+        raise ValueError(f"This needs {error.name}: in the project's folder, pip install -e '.[{name}]'.") from error
 
 
 def _pair(text: str) -> tuple[str, str]:

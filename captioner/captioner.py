@@ -4,12 +4,12 @@
 """
 
 import hashlib
-import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,10 +26,13 @@ from captioner.attention_map import NoAttentionError, attention_map
 from captioner.checkpoint import Checkpoint, CheckpointError
 from captioner.data.samples import fingerprint
 from captioner.decoders.several import Several
+from captioner.encoders import DEFAULT
 from captioner.fonts import Fonts
 from captioner.images import Limits, Picture
 from captioner.labels import eyes, packed
 from captioner.layouts import layout_for, most_boxes
+from captioner.naming import Naming, Word
+from captioner.objects import Objects, animals, names, together
 from captioner.proofreader import Proofreader
 from captioner.search import Hypothesis, Lane, Method, Rules, Search, search
 from captioner.taste import Taste
@@ -64,12 +67,22 @@ _SPARE = 1
 _TASTED = 12
 """Memes to choose from by a chat's taste."""
 _TRIES = 3
-_NAMED = 5.0
-"""Added to the logit of a word that is surely seen or was posted with the picture; a doubtful one gets less."""
-_UNNAMED = -6.0
-"""Added to the logit of the end as long as none of these words was written."""
-_WORDS, _SURE = 8, 0.1
-"""Words that are favoured at most, and how likely each must be."""
+_SURE = 0.1
+"""How likely a word must be that is favoured."""
+_SOMEBODY = (
+    "baby", "bald", "beard", "biker", "boy", "child", "children", "cigarette", "climber", "climbing", "couple",
+    "crowd", "cyclist", "face", "family", "girl", "group", "hair", "hat", "jacket", "kid", "lady", "player", "pose",
+    "posing", "rider", "shirt", "shirtless", "skateboarder", "smile", "smiling", "smoking", "teenager", "toddler",
+    "uniform",
+)  # fmt: skip
+_PRESENT = 0.25
+"""Words that descriptions teach for people, and how likely one of them or an animal must be by descriptions to count as
+there: where somebody is, ImageNet's animals are left out, since somebody may be taken for one."""
+_SURELY = 0.4
+"""How likely things are that a picture is described by, where descriptions have taught no sentence for them."""
+_UNLIKE = 0.7
+"""How much of the grid is taken away for memes on a picture that is surely unlike those that the network has learnt to
+see: it would speak of a dog, a blue shirt and much else, and at length."""
 _TWICE = 0.5
 """How much of the doubt about a word is left when the description has it, too."""
 _STUTTER = 3.0
@@ -88,6 +101,7 @@ _PROOFREAD = 8
 31 is among them."""
 _COMMON = 0.5
 """The share that is taken from a text's likelihood of what its words would get wherever they stood."""
+_WORD = re.compile(r"\w+")
 _LONG = re.compile(r"\w{4,}")
 _IN_A_ROW = re.compile(r"\b(\w{3,}) \1\b")
 _DANGLING = re.compile(
@@ -121,7 +135,8 @@ class Wish:
 class Caption:
     """One caption, lower case. `score` is what ranks it.
 
-    `logprob` is the model's natural-log probability of it, as far as the search favoured or leant to no words.
+    `logprob` is the model's natural-log probability of it, as far as the search favoured or leant to no words; 0 where
+    nothing was searched for, as with the names of things that are a description.
     """
 
     boxes: tuple[str, ...]
@@ -136,7 +151,7 @@ _NOTHING = Caption(("a picture",), 0.0, None, 0.0)
 
 @dataclass(frozen=True)
 class Captioned:
-    """The captions of one picture, best first, and its description."""
+    """The captions of one picture, best first, and its description; fewer than wished where no more may be said."""
 
     captions: tuple[Caption, ...]
     description: str
@@ -188,6 +203,7 @@ class Captioner:
         self.eyes = eyes(checkpoint.reduction.basis.numpy())
         self.reduction = checkpoint.reduction.to(self.device)
         self.decoder = checkpoint.decoder.to(self.device).eval()
+        self.objects = Objects(checkpoint.usual).to(self.device) if checkpoint.encoder == DEFAULT else None
         self.styles = checkpoint.styles
         self.prefixes = {style: checkpoint.prefix(style) for style in STYLES}
         self.mixture = checkpoint.mixture
@@ -202,7 +218,7 @@ class Captioner:
         self.proofreader = proofreader
         self.leaning = self._leaning()
         self.keywords = checkpoint.keywords.to(self.device) if checkpoint.keywords else None
-        self.named = [self._forms(word) for word in self.keywords.words] if self.keywords else []
+        self.naming = Naming(self.tokenizer, self.rules, self.mixture)
 
     @classmethod
     def load(
@@ -258,10 +274,12 @@ class Captioner:
             return []
         pixels = [self.encoder.pixels([picture.image]) for picture, _ in jobs]
         seeds = [_seed(p, wish.seed) for p, (_, wish) in zip(pixels, jobs, strict=True)]
-        grids = self.encode(pixels)
+        halfway = self.begin(pixels)
+        grids = self.finish(halfway)
         long = [i for i, (_, wish) in enumerate(jobs) if _is_long(wish)]
         looks = {i: self.look(jobs[i][0].image, grids[i : i + 1]) for i in long}
-        captioned = self.decode(grids, [wish for _, wish in jobs], seeds, looks)
+        objects = partial(self.classified, halfway)
+        captioned = self.decode(grids, [wish for _, wish in jobs], seeds, looks, objects)
         wanted = [wish.features for _, wish in jobs]
         return [
             replace(made, features=packed(grids[i].cpu().numpy(), self.eyes)) if wanted[i] else made
@@ -273,9 +291,21 @@ class Captioner:
 
         On a CPU picture by picture: as fast as a batch, and the same bits in any.
         """
+        return self.finish(self.begin(pixels))
+
+    @torch.inference_mode()
+    def begin(self, pixels: Sequence[Tensor]) -> list[Tensor]:
+        """Pixels (1, 3, S, S) of each picture to what the encoder's last stages read, (1, C', H', W') each."""
         if self.device.type == "cpu":
-            return torch.cat([self.reduction(self.encoder(p)) for p in pixels])
-        grids: Tensor = self.reduction(self.encoder(torch.cat(list(pixels))))
+            return [self.encoder.halfway(p) for p in pixels]
+        return list(torch.split(self.encoder.halfway(torch.cat(list(pixels))), 1))
+
+    @torch.inference_mode()
+    def finish(self, halfway: Sequence[Tensor]) -> Tensor:
+        """What `begin` gave to grids (B, R, D)."""
+        if self.device.type == "cpu":
+            return torch.cat([self.reduction(self.encoder.finished(part)) for part in halfway])
+        grids: Tensor = self.reduction(self.encoder.finished(torch.cat(list(halfway))))
         return grids
 
     @torch.inference_mode()
@@ -288,30 +318,39 @@ class Captioner:
 
     @torch.inference_mode()
     def decode(
-        self, grids: Tensor, wishes: Sequence[Wish], seeds: Sequence[int], looks: Mapping[int, Tensor] | None = None
+        self,
+        grids: Tensor,
+        wishes: Sequence[Wish],
+        seeds: Sequence[int],
+        looks: Mapping[int, Tensor] | None = None,
+        objects: Callable[[int], Tensor | None] = lambda _: None,
     ) -> list[Captioned]:
         """Captions of grids (B, R, D): descriptions and memes in one search, and again where too few may be said.
 
         `looks` holds what `look` gives of pictures, by their places in the batch: their descriptions take their time.
+        `objects` gives what the network of objects (1, C) finds on the picture at a place; it is asked of photographs.
         """
         described: list[list[Caption]] = [[] for _ in wishes]
         written: list[list[Caption]] = [[] for _ in wishes]
-        seen = [self._seen(grids[i : i + 1], wish) for i, wish in enumerate(wishes)]
+        seen = [self._seen(grids[i : i + 1], wish, partial(objects, i)) for i, wish in enumerate(wishes)]
+        if any(s.strange for s in seen):
+            left = grids.new_tensor([1 - _UNLIKE * s.strange for s in seen])
+            grids = torch.cat([grids, grids * left[:, None, None]])
         looks = looks or {}
         lanes = [self._description(i) for i in range(len(wishes))] if "describe" in self.styles else []
-        lanes += [self._caption(i, wish, seeds[i], seen[i]) for i, wish in enumerate(wishes) if wish.n]
+        # Of a strange picture, memes are written from a second grid that says less: what it says is mistaken.
+        own = [i + len(wishes) * (s.strange > 0) for i, s in enumerate(seen)]
+        lanes += [self._caption(own[i], wish, seeds[i], seen[i]) for i, wish in enumerate(wishes) if wish.n]
         for attempt in range(_TRIES):
             found = self._searched(grids, lanes, looks)
             for lane, hypotheses in zip(lanes, found, strict=True):
-                wish = wishes[lane.picture]
+                at = lane.picture % len(wishes)
                 if lane.how is _DESCRIBE:
-                    self._add(described[lane.picture], hypotheses, "describe", wish.filter)
+                    self._add(described[at], hypotheses, "describe", wishes[at].filter)
                 else:
-                    self._add(
-                        written[lane.picture], hypotheses, wishes[lane.picture].style, wishes[lane.picture].filter
-                    )
+                    self._add(written[at], hypotheses, wishes[at].style, wishes[at].filter)
             short = [i for i, w in enumerate(wishes) if w.search == "sample" and len(written[i]) < w.n]
-            lanes = [self._caption(i, wishes[i], seeds[i] + attempt + 1, seen[i]) for i in short]
+            lanes = [self._caption(own[i], wishes[i], seeds[i] + attempt + 1, seen[i]) for i in short]
             if not lanes:
                 break
         return [self._captioned(*parts) for parts in zip(wishes, described, written, seen, strict=True)]
@@ -332,21 +371,50 @@ class Captioner:
             found |= zip(long, each, strict=True)
         return [found[i] for i in range(len(lanes))]
 
-    def _seen(self, grid: Tensor, wish: Wish) -> "Seen":
+    def _seen(self, grid: Tensor, wish: Wish, objects: Callable[[], Tensor | None]) -> "Seen":
         """What a picture (1, R, D) shows, alone as in a batch: its template, or else words to favour."""
         template = self.templates.recognise(grid)[0] if self.templates else None
         if template and self.templates:
             return Seen(template, self.templates.is_mirrored(template[0], grid[0]), self._context(wish.context))
-        chances = self._context(wish.context)
-        if self.keywords and wish.style == "meme":
-            each = self.keywords(grid)[0]
-            for place in each.topk(min(_WORDS, len(each))).indices.tolist():
-                if (chance := float(each[place])) >= _SURE:
-                    chances |= {i: max(chance, chances.get(i, 0.0)) for i in self.named[place]}
-        return Seen(None, False, chances)
+        posted = self._context(wish.context)
+        taught, found, strange = self.words(grid, objects())
+        described = partial(block.shipped().blocks, style="describe", level=wish.filter)
+        sure = {word: chance for word, chance in found.items() if strange * chance > _SURELY and not described([word])}
+        if wish.style != "meme":
+            return Seen(None, False, posted, names=names(sure))
+        refused = partial(block.shipped().blocks, style="meme", level=wish.filter)
+        chances = self.naming.chances({word: c for word, c in found.items() if c < _SURE or not refused([word])}, _SURE)
+        unlike = [word for word, chance in taught.items() if chance >= _SURE > found.get(word, 0.0)]
+        mistaken = {form for word in unlike for form in self.naming.forms(word)}.difference(chances, posted)
+        return Seen(None, False, posted, chances, names(sure), strange, mistaken)
+
+    def words(self, grid: Tensor, classes: Tensor | None = None) -> tuple[dict[str, float], dict[str, float], float]:
+        """What a photograph (1, R, D) shows: words and their chances by what descriptions taught, and all in all; and
+        how strange it is.
+
+        `classes` (1, C) is what the network of objects finds, if it was asked: things that no description taught.
+        """
+        taught = {}
+        if self.keywords:
+            taught = dict(zip(self.keywords.words, self.keywords(grid)[0].tolist(), strict=True))
+        if self.objects is None or classes is None:
+            return taught, taught, 0.0
+        shown = self.objects.shown(classes[0])
+        found = together(taught, shown)
+        if max((taught.get(word, 0.0) for word in _SOMEBODY), default=0.0) >= _PRESENT:
+            found = {w: chance for w, chance in found.items() if w not in animals() or taught.get(w, 0.0) >= _PRESENT}
+        return taught, found, shown.strange
+
+    @torch.inference_mode()
+    def classified(self, halfway: Sequence[Tensor], place: int) -> Tensor | None:
+        """What the network of objects finds (1, C) on one of the pictures that `begin` has begun with."""
+        found: Tensor | None = self.objects(halfway[place]) if self.objects else None
+        return found
 
     def _captioned(self, wish: Wish, described: list[Caption], written: list[Caption], seen: "Seen") -> Captioned:
-        described = sorted(described, key=lambda c: -c.score) or [_NOTHING]
+        described = _named(sorted(described, key=lambda c: -c.score) or [_NOTHING], seen.names)
+        if written and wish.style == "describe":
+            written = _named(written, seen.names)
         captions = written or described
         if wish.style == "meme":
             captions = self._judged(captions, seen, described[0].boxes[0])
@@ -379,9 +447,10 @@ class Captioner:
     def _score(self, caption: Caption, vote: float, seen: "Seen", told: set[int]) -> float:
         """By all but the residual, which reads the captions of a picture together."""
         by, ids = self.ranking, self.tokenizer.encode(caption.boxes)
-        favoured = [i for i in ids if i in seen.chances]
+        chances = {**seen.chances, **dict.fromkeys(seen.posted, 1.0)}
+        favoured = [word for word in chances if self.naming.holds(ids, word)]
         # What the description names as well is the surer.
-        named = [1 - (1 - seen.chances[i]) * (_TWICE if i in told else 1) for i in favoured]
+        named = [1 - (1 - chances[word]) * (_TWICE if told.issuperset(word) else 1) for word in favoured]
         voice = self.voice.score(ids) if self.voice and not seen.template else 0.0
         score = by.likelihood * caption.score + by.reward * vote + by.voice * voice
         if self.aptness and seen.template:
@@ -413,12 +482,12 @@ class Captioner:
         fair: float = likelihood / ((5 + len(ids)) / 6) ** Search.length_power
         return fair
 
-    def _faults(self, boxes: Sequence[str], ids: Sequence[int], favoured: Sequence[int], seen: "Seen") -> float:
+    def _faults(self, boxes: Sequence[str], ids: Sequence[int], favoured: Sequence[Word], seen: "Seen") -> float:
         """What a caption loses for all that is wrong with how it is said."""
         text = " ".join(boxes)
         stutter = sum(max(0, count - 2) for count in Counter(_LONG.findall(text)).values())
         stutter += sum(len(_IN_A_ROW.findall(box)) for box in boxes)
-        again = _again(text, {piece.removeprefix("▁") for piece in self.tokenizer.pieces(favoured)})
+        again = _again(text, {"".join(self.tokenizer.pieces(word)).removeprefix("▁") for word in favoured})
         broken_off = (len(ids) >= _STEPS and not seen.template) or bool(_DANGLING.search(text))
         unclosed = any(map(_is_misquoted, boxes))
         made_up = 0
@@ -451,12 +520,10 @@ class Captioner:
 
     def _caption(self, picture: int, wish: Wish, seed: int, seen: "Seen") -> Lane:
         """The lane that fulfils a wish."""
-        favour = {i: _NAMED + math.log(chance) for i, chance in seen.chances.items()}
-        if favour:
-            favour[self.tokenizer.eos] = _UNNAMED
         leaning = self.leaning.get(seen.template[0]) if seen.template and wish.style == "meme" else None
         how, trust = _how(wish, seen), _trust(seen)
-        return Lane(picture, self.prefixes[wish.style], how, seed, trust, tuple(favour.items()), leaning)
+        favour = self.naming.favour(seen.chances, seen.posted, seen.strange, seen.mistaken)
+        return Lane(picture, self.prefixes[wish.style], how, seed, trust, favour, leaning)
 
     def _add(self, captions: list[Caption], hypotheses: Sequence[Hypothesis], style: Style, level: block.Level) -> None:
         """Appends what may be said: not blocked, not said already, and no meme that copies a training caption."""
@@ -479,10 +546,10 @@ class Captioner:
         place = int(np.searchsorted(self.fingerprints, key))
         return place < len(self.fingerprints) and bool(self.fingerprints[place] == key)
 
-    def _context(self, context: str) -> dict[int, float]:
-        """The ids of the words that were posted with a picture, each as good as surely seen."""
+    def _context(self, context: str) -> list[Word]:
+        """The words that were posted with a picture."""
         words = set(re.findall(r"[^\W\d_]{4,}", normalise(context)))
-        return {i: 1.0 for word in words for i in self._forms(word)}
+        return [form for word in sorted(words) for form in self.naming.forms(word)]
 
     def _spelled(self, ids: Sequence[int]) -> Iterator[list[int]]:
         """The words that take several pieces, as far as they are letters."""
@@ -505,18 +572,22 @@ class Captioner:
         factors = (_LEANING * self.aptness.odds.to(self.device)[:, self.rules.ids]).exp()
         return dict(zip(self.aptness.names, factors, strict=True))
 
-    def _forms(self, word: str) -> list[int]:
-        """The ids that write a word or its plural. Of a word in several pieces, the first begins too many others."""
-        pieces = [self.tokenizer.encode([form])[:-1] for form in (word, word + "s")]
-        return [ids[0] for ids in pieces if len(ids) == 1]
-
 
 class Seen(NamedTuple):
-    """What is known of a picture before a word is written; `chances` tells how likely ids name what is there."""
+    """What is known of a picture before a word is written: words that were posted with it, and how likely others name
+    what is there.
+
+    `names` are the things on a picture that no description taught to describe; `strange` is how surely it is such a
+    one, `mistaken` the words for what is not there that were taught.
+    """
 
     template: tuple[str, float] | None
     mirrored: bool
-    chances: dict[int, float]
+    posted: Sequence[Word] = ()
+    chances: Mapping[Word, float] = {}
+    names: Sequence[str] = ()
+    strange: float = 0.0
+    mistaken: Collection[Word] = ()
 
 
 def shipped() -> Path:
@@ -528,9 +599,16 @@ def shipped() -> Path:
     return files[-1]
 
 
+def _named(described: list[Caption], names: Sequence[str]) -> list[Caption]:
+    """The descriptions; or, where the best has none of the names, these rather than what others are usually of."""
+    if not names or not set(names).isdisjoint(_WORD.findall(max(described, key=lambda c: c.score).boxes[0])):
+        return described
+    return [Caption((", ".join(names),), 0.0, None, 0.0)]
+
+
 def _again(text: str, favoured: Iterable[str]) -> int:
     """How often more than once the text has one of the words, its plural, or a word that begins with a long one."""
-    said, stems = re.findall(r"\w+", text), {word.removesuffix("s") for word in favoured}
+    said, stems = _WORD.findall(text), {word.removesuffix("s") for word in favoured}
     alike = ([w in (stem, stem + "s") or (len(stem) > 3 and w.startswith(stem)) for w in said] for stem in stems)
     return sum(max(0, sum(found) - 1) for found in alike)
 

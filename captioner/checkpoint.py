@@ -64,6 +64,8 @@ class Checkpoint:
     voice: Voice | None = None
     aptness: Aptness | None = None
     residual: Residual | None = None
+    usual: Tensor | None = None
+    """How large a share (C,) of the described pictures are of each of ImageNet's classes (captioner.objects)."""
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.tokenizer.unk)
@@ -108,6 +110,8 @@ class Checkpoint:
             tensors |= large("residual", self.residual.state_dict())
         if self.decoder.shortlist is not None:
             tensors["shortlist"] = self.decoder.shortlist.cpu().to(torch.int32)
+        if self.usual is not None:
+            tensors["usual"] = self.usual
         if self.voice:
             tensors["voice"] = self.voice.odds.half()
         if self.reward:
@@ -191,6 +195,7 @@ class Checkpoint:
             made.residual = Residual.from_tensors(parts)
         if "shortlist" in tensors:
             decoder.shorten(tensors["shortlist"].long())
+        made.usual = tensors.get("usual")
         made.voice = Voice(tensors["voice"]) if "voice" in tensors else None
         return made
 

@@ -60,11 +60,25 @@ class Encoder(nn.Module):
         return batch.to(self.mean.device).sub_(self.mean).div_(self.std)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        made = self.body(pixels.contiguous(memory_format=torch.channels_last))
+        return self.finished(self.halfway(pixels))
+
+    def halfway(self, pixels: Tensor) -> Tensor:
+        """What the last stages read of pixels (B, C', H', W'), of an encoder that has such; else the pixels."""
+        made: Tensor = self._parts()[0](pixels.contiguous(memory_format=torch.channels_last))
+        return made
+
+    def finished(self, halfway: Tensor) -> Tensor:
+        """What `halfway` gave to features (B, R, C)."""
+        made = self._parts()[1](halfway)
         out: Tensor = made["grid"] if isinstance(made, dict) else made
         if out.dim() == 3:  # a vision transformer: (B, 1 + R, C), the class token first
             return out[:, 1:]
         return out.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, R, C)
+
+    def _parts(self) -> tuple[nn.Module, nn.Module]:
+        if self.name == DEFAULT and isinstance(self.body, nn.Sequential):
+            return self.body[:_LAST], self.body[_LAST:]
+        return nn.Identity(), self.body
 
     def places(self, pixels: Tensor) -> Tensor | None:
         """Where the R places lie, as left, top, right and bottom (B, R, 4) in shares of a side; None for a grid."""
@@ -78,10 +92,9 @@ class Encoder(nn.Module):
         """
         if self.name != DEFAULT:
             raise ValueError(f"{self.name} has no stages to fine-tune; {DEFAULT} has.")
-        assert isinstance(self.body, nn.Sequential)
         mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
-        first = Encoder(f"{self.name} to {_LAST}", self.body[:_LAST], self.size, mean, std)
-        return first.to(self.mean.device), self.body[_LAST:]
+        first, last = self._parts()
+        return Encoder(f"{self.name} to {_LAST}", first, self.size, mean, std).to(self.mean.device), last
 
     def renew(self, last: dict[str, Tensor]) -> None:
         """Takes other weights of its last stages; raises RuntimeError for those of another network."""
@@ -158,6 +171,11 @@ class _LiteBlock(torchvision.models.efficientnet.MBConv):  # type: ignore[misc]
 
 
 def _lite0(weights: Path | None) -> Encoder:
+    return Encoder(DEFAULT, _trained_lite0(weights).features, 224, [127 / 255] * 3, [128 / 255] * 3)
+
+
+def _trained_lite0(weights: Path | None) -> EfficientNet:
+    """The default network with its published weights, or those of a local state dict; its features ready to serve."""
     net = efficientnet_lite0()
     if weights:
         net.load_state_dict(_state(weights))
@@ -168,7 +186,15 @@ def _lite0(weights: Path | None) -> Encoder:
         net.load_state_dict(dict(zip(ours, published.values(), strict=True)))
     _fuse(net.features)
     _replace(net.features, Conv2dNormActivation, _packed)
-    return Encoder(DEFAULT, net.features, 224, [127 / 255] * 3, [128 / 255] * 3)
+    return net
+
+
+def classifying() -> nn.Module:
+    """The default encoder's last stages and classifier as published: what `halfway` gives to logits (B, 1000) of
+    ImageNet's classes, in its order."""
+    net = _trained_lite0(None)
+    stages = net.features[_LAST:].to(memory_format=torch.channels_last)
+    return nn.Sequential(stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), net.classifier[-1]).eval()
 
 
 def _padded_as_tensorflow(conv: nn.Conv2d) -> nn.Module:

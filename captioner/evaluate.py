@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +185,14 @@ def describe(captioner: Captioner, samples: Sequence[Sample], grids: dict[Path, 
     spent = 0.0
     for start in tqdm(range(0, len(pictures), _BATCH), desc="describe", file=sys.stderr, disable=None):
         batch = pictures[start : start + _BATCH]
-        looks = [captioner.look(captioner.read(p.read_bytes()).image, grids[p]) for p in batch]
-        whole = torch.cat([grids[p] for p in batch])
+        images = [captioner.read(p.read_bytes()).image for p in batch]
+        looks = [captioner.look(image, grids[p]) for image, p in zip(images, batch, strict=True)]
+        halfway = captioner.begin([captioner.encoder.pixels([image]) for image in images])
+        whole, seeds = torch.cat([grids[p] for p in batch]), [0] * len(batch)
         began = time.perf_counter()
-        made += captioner.decode(whole, [_DESCRIBED] * len(looks), [0] * len(looks), dict(enumerate(looks)))
+        made += captioner.decode(
+            whole, [_DESCRIBED] * len(batch), seeds, dict(enumerate(looks)), partial(captioner.classified, halfway)
+        )
         spent += time.perf_counter() - began
     return Told([words(_text(m)) for m in made], [references[p] for p in pictures], 1000 * spent / len(pictures))
 

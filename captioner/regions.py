@@ -63,8 +63,8 @@ class Regions(nn.Module):
 class RegionEncoder(Encoder):
     """Pictures to regions: features (B, R, C) of boxes that `boxes` tells."""
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.boxes(pixels).features
+    def finished(self, halfway: Tensor) -> Tensor:
+        return self.boxes(halfway).features
 
     def boxes(self, pixels: Tensor) -> Boxes:
         made: Boxes = self.body(pixels)

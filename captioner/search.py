@@ -9,8 +9,9 @@ Shapes: B pictures, L lanes, K beams, M = L·K rows, A of them still writing, N 
 written, T steps.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
@@ -29,6 +30,10 @@ _KEEP = 80
 _TAKEN_UP = 0.1
 """What the weight of a favoured word is multiplied by once it was written: most captions that say it again have nothing
 else to say."""
+
+_CONTINUED = 0.05
+"""What the weight of a piece is multiplied by that would make another word of the favoured one before: a rockstar is no
+rock."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,17 @@ class Search:
     """Tokens before the end: a meme of one word is seldom one."""
 
 
+class Favour(NamedTuple):
+    """An id that is wanted, or the opposite, and what is added to its logit until one that is wanted was written."""
+
+    id: int
+    bonus: float
+    after: int = -1
+    """The id that has to stand right before it, where it goes on with a word; -1 for any."""
+    whole: bool = True
+    """Whether what is wanted has been written with it, rather than begun."""
+
+
 @dataclass(frozen=True)
 class Lane:
     """One search among those that run together: on which picture, for what, how."""
@@ -62,9 +78,8 @@ class Lane:
     seed: int = 0
     trust: float = 1.0
     """What the share of the counts in every word is multiplied by: the less, the more the picture speaks."""
-    favour: tuple[tuple[int, float], ...] = ()
-    """Ids, and what is added to their logits until one of them has been written. From then on a wanted one that was is
-    held back: taken up, not stuttered."""
+    favour: tuple[Favour, ...] = ()
+    """What is wanted. Once it has been written it is held back: taken up, not stuttered."""
     leaning: Tensor | None = None
     """(C,) what the probabilities of the ids that may be written are multiplied by throughout, if anything."""
 
@@ -96,8 +111,12 @@ class Rules:
         self.column = {i: column for column, i in enumerate(ids)}
         forbidden = [self.column[i] for i in tokenizer.forbidden if i in self.column]
         self.forbidden = torch.tensor(forbidden, device=device)
-        opens = [p.startswith("▁") and any(c.isalpha() for c in p) for p in tokenizer.pieces(ids)]
+        pieces = tokenizer.pieces(ids)
+        opens = [p.startswith("▁") and any(c.isalpha() for c in p) for p in pieces]
         self.opening = torch.tensor(opens, device=device).index_fill(0, self.forbidden, 0).float()
+        # What makes another word of one that was written; a plural is the same.
+        self.continuing = frozenset(i for i, p in zip(ids, pieces, strict=True) if p[0].isalpha() and p != "s")
+        self.ending = torch.tensor([_CONTINUED if i in self.continuing else 1.0 for i in ids], device=device)
 
 
 @dataclass
@@ -111,7 +130,8 @@ class _Beams:
     tempered: Tensor  # (M,) log-probability under the sampled distribution
     logprob: Tensor  # (M,) and under the model itself
     boxes: Tensor  # (M,) separators written
-    named: Tensor  # (M,) whether a favoured id was written
+    named: Tensor  # (M,) whether something favoured was written
+    met: Tensor  # (M,) and whether it was by the last id
     done: Tensor  # (M,)
 
     def select(self, rows: Tensor) -> "_Beams":
@@ -141,15 +161,16 @@ class _Rows(NamedTuple):
     max_boxes: Tensor  # (A,)
     least: Tensor  # (A,)
     steps: Tensor  # (A,)
-    named: Tensor  # (A, F) ids that are favoured
+    wanted: Tensor  # (A, F) ids that are favoured
+    before: Tensor  # (A, F) the ids that have to stand right before them, -1 for any
     favoured: Tensor  # (A, F) their columns
     factors: Tensor  # (A, F)
-    after: Tensor  # (A, F) the factors of those that were written
+    later: Tensor  # (A, F) the factors of those that were written
 
 
 _BY_ROW = (
     *("sampled", "temperature", "trust", "length_power", "early", "max_boxes", "least", "steps"),
-    *("named", "favoured", "factors", "after"),
+    *("wanted", "whole", "before", "favoured", "factors", "later"),
 )
 """What `_Lanes` has a row each of."""
 
@@ -180,17 +201,25 @@ class _Lanes:
         return any(lane.how.early and lane.how.method == "beam" for lane in self.lanes)
 
     def _favour(self) -> None:
-        """What each row favours, padded by what is never written: ids, columns and factors before and after, (M, F)."""
-        known = [[(i, bonus) for i, bonus in lane.favour if i in self.rules.column] for lane in self.lanes]
+        """What each row favours, padded by what is never written, as tensors (M, F)."""
+        known = [[f for f in lane.favour if f.id in self.rules.column] for lane in self.lanes]
+        none = Favour(self.rules.unk, 0.0)
         most = max(1, *map(len, known))
-        padded = [[*pairs, *[(self.rules.unk, 0.0)] * (most - len(pairs))] for pairs in known]
-        ids = torch.tensor([[i for i, _ in pairs] for pairs in padded], device=self.device)
-        columns = torch.tensor([[self.rules.column[i] for i, _ in pairs] for pairs in padded], device=self.device)
-        bonuses = torch.tensor([[bonus for _, bonus in pairs] for pairs in padded], device=self.device)
-        after = torch.where(bonuses > 0, _TAKEN_UP, 1.0)
-        self.named, self.favoured, self.factors, self.after = (
-            part.repeat_interleave(self.slots, 0) for part in (ids, columns, bonuses.exp(), after)
-        )
+        padded = [[*mine, *[none] * (most - len(mine))] for mine in known]
+
+        def rows(column: Callable[[Favour], float], kind: torch.dtype = torch.long) -> Tensor:
+            each = torch.tensor([[column(f) for f in mine] for mine in padded], dtype=kind, device=self.device)
+            return each.repeat_interleave(self.slots, 0)
+
+        self.wanted, self.whole = rows(lambda f: f.id), rows(lambda f: f.whole, torch.bool)
+        self.before, self.favoured = rows(lambda f: f.after), rows(lambda f: self.rules.column[f.id])
+        self.factors = rows(lambda f: math.exp(f.bonus), torch.float)
+        self.later = rows(lambda f: _TAKEN_UP if f.bonus > 0 and f.whole else 1.0, torch.float)
+
+    def met(self, last: Tensor, before: Tensor) -> Tensor:
+        """Whether each row (M,) has written something whole that it favours with its last id and the one before."""
+        goes_on = (self.before < 0) | (self.before == before.unsqueeze(1))
+        return (self.whole & goes_on & (self.wanted == last.unsqueeze(1))).any(1)
 
     def writing(self, alive: Tensor) -> _Rows:
         """The rows where `alive` (M,)."""
@@ -200,7 +229,8 @@ class _Lanes:
             mixing = self.mixture
             mixed = [mixing is not None and mixing.mixes(self.lanes[row // self.slots].prefix) for row in places]
             settings = (self.sampled, self.temperature, self.trust, self.max_boxes, self.least, self.steps)
-            gathered = [part[active] for part in (*settings, self.named, self.favoured, self.factors, self.after)]
+            favours = (self.wanted, self.before, self.favoured, self.factors, self.later)
+            gathered = [part[active] for part in (*settings, *favours)]
             spans = _spans(Counter(row // self.slots for row in places), self.lanes)
             runs = [(lane.picture, span) for lane, span in spans]
             leaning = [(lane.leaning, span) for lane, span in spans if lane.leaning is not None]
@@ -245,7 +275,9 @@ def search(
         children = _children(decoder, beams, memory, rules, running)
         beams = _expand(beams, children, running, t)
         beams.boxes = beams.boxes + (beams.last == rules.sep)
-        beams.named = beams.named | (beams.last.unsqueeze(1) == running.named).any(1)
+        before = beams.tokens[:, -2] if t else torch.full_like(beams.last, -1)
+        beams.met = running.met(beams.last, before)
+        beams.named = beams.named | beams.met
         beams.done = beams.done | (beams.last == rules.eos) | running.unused.flatten()
         writing = ~beams.done & (beams.perturbed > _NEVER / 2)
         # Or where nothing goes on: a model that is sure of everything has fewer captions than there are beams.
@@ -300,7 +332,7 @@ def _start(decoder: Decoder, running: _Lanes, memory: Any, first: Tensor) -> _Be
     none = torch.zeros(len(score), dtype=torch.long, device=first.device)
     done = torch.zeros_like(none, dtype=torch.bool)
     last, state = vote.repeat_interleave(running.slots), state.repeat_interleave(running.slots, 0)
-    return _Beams(none.new_zeros(len(none), 0), last, state, score, score, score, none, done, done)
+    return _Beams(none.new_zeros(len(none), 0), last, state, score, score, score, none, done, done, done)
 
 
 def _children(decoder: Decoder, beams: _Beams, memory: Any, rules: Rules, running: _Lanes) -> _Children:
@@ -362,10 +394,15 @@ def _restrict(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None
     t, active = beams.tokens.shape[1], rows.active
     for factors, span in rows.leaning:
         weights[span] *= factors
-    written = (beams.tokens[active].unsqueeze(2) == rows.named.unsqueeze(1)).any(1)  # (A, F)
-    after = torch.where(written, rows.after, 1.0)
-    factors = torch.where(beams.named[active].unsqueeze(1), after, rows.factors)
-    weights.scatter_(1, rows.favoured, weights.gather(1, rows.favoured) * factors)
+    written = (beams.tokens[active].unsqueeze(2) == rows.wanted.unsqueeze(1)).any(1)  # (A, F)
+    later = torch.where(written, rows.later, 1.0)
+    factors = torch.where(beams.named[active].unsqueeze(1), later, rows.factors)
+    factors = torch.where((rows.before < 0) | (rows.before == beams.last[active].unsqueeze(1)), factors, 1.0)
+    # One piece may go on with several words, so a column may stand here more than once.
+    weights.scatter_reduce_(1, rows.favoured, factors, "prod")
+    met = beams.met[active].nonzero().flatten()
+    if len(met):
+        weights[met] *= rules.ending
     if t == 0:
         weights *= rules.opening
     else:
@@ -418,6 +455,7 @@ def _expand(beams: _Beams, children: _Children, running: _Lanes, t: int) -> _Bea
         beams.logprob[parents] + children.logprob.flatten()[picked],
         beams.boxes[parents],
         beams.named[parents],
+        beams.met[parents],
         beams.done[parents],
     )
 

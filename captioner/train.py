@@ -23,14 +23,15 @@ from captioner.corpora import Corpus, prepare, read, taught, taught_samples
 from captioner.data.pairs import words
 from captioner.data.samples import Sample
 from captioner.decoders import DECODERS, AttentionGRU, Decoder, settings
-from captioner.encoders import build
+from captioner.encoders import DEFAULT, build
 from captioner.features import fit_reduction
 from captioner.gate import Writer
 from captioner.keywords import Keywords
+from captioner.objects import usual, vocabulary
 from captioner.recipe import Recipe
 from captioner.residual import Residual
 from captioner.reward import Reward, comparable
-from captioner.shortlist import shortlist
+from captioner.shortlist import shortlist, widened
 from captioner.templates import learnt
 from captioner.tokenizer import CaptionTokenizer
 from captioner.trainer import Trainer, plot, total
@@ -97,7 +98,12 @@ def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> 
     if described := by.get("describe"):
         checkpoint.keywords = _keywords(described, checkpoint.tokenizer, recipe.seed)
     words = checkpoint.keywords.words if checkpoint.keywords else []
-    checkpoint.decoder.shorten(shortlist(checkpoint.tokenizer, [c.ids for c in by.values()], words))
+    listed = shortlist(checkpoint.tokenizer, [c.ids for c in by.values()], words)
+    if checkpoint.encoder == DEFAULT:
+        listed = widened(listed, checkpoint.tokenizer, vocabulary())
+        if described:
+            checkpoint.usual = usual(sorted({s.picture for s in described.samples}))
+    checkpoint.decoder.shorten(listed)
     if memes and described:
         checkpoint.voice = Voice.fit(memes.ids, described.ids, len(checkpoint.tokenizer))
         if recipe.recogniser_views:

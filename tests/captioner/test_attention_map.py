@@ -100,8 +100,11 @@ class Looking:
     def pixels(self, images: list[Image.Image]) -> Tensor:
         return self.encoder.pixels(images)
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        grid: Tensor = self.encoder(pixels)
+    def halfway(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+    def finished(self, halfway: Tensor) -> Tensor:
+        grid: Tensor = self.encoder(halfway)
         return grid[:, :3]
 
     def places(self, pixels: Tensor) -> Tensor:

@@ -56,9 +56,9 @@ def test_one_seed_makes_another_joke_of_another_picture(captioner: Captioner) ->
 
 
 def test_what_is_seen_is_named_once(captioner: Captioner) -> None:
-    words = [w for w in ("picture", "nobody", "brain", "shirt", "red", "man") if len(captioner._forms(w)) > 0]
+    words = [w for w in ("picture", "nobody", "brain", "shirt", "red", "man") if len(captioner.naming.forms(w)) > 0]
     here, there, other, more = words[:4]
-    seen = Seen(None, False, {i: 0.9 for word in (here, there) for i in captioner._forms(word)})
+    seen = Seen(None, False, chances={i: 0.9 for word in (here, there) for i in captioner.naming.forms(word)})
 
     def score(*said: str) -> float:
         return captioner._score(Caption((" ".join(said),), -1.0, None, -1.0), 0.0, seen, set())
@@ -87,7 +87,7 @@ def test_words_twice_in_a_row_dangling_ends_and_quotes_astray_rank_lower(
     monkeypatch.setattr(captioner, "mixture", None)  # whether the words are known is asked elsewhere
 
     def score(*boxes: str) -> float:
-        return captioner._score(Caption(boxes, -1.0, None, -1.0), 0.0, Seen(None, False, {}), set())
+        return captioner._score(Caption(boxes, -1.0, None, -1.0), 0.0, Seen(None, False), set())
 
     assert score(better) > score(worse) + 2
     assert score("dog", "dog here") == score("good", "dog here")
@@ -112,7 +112,7 @@ def test_words_that_nobody_wrote_rank_lower(captioner: Captioner) -> None:
     assert captioner.mixture is not None
     known = "what if the picture is looking at us"
     made_up = " ".join(word[::-1] for word in known.split())
-    seen = Seen(None, False, {})
+    seen = Seen(None, False)
 
     def score(text: str) -> float:
         return captioner._judged([Caption((text,), -1.0, None, -1.0)], seen, "")[0].score
@@ -136,7 +136,7 @@ def templated(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ids = rng.integers(10, len(known), (4000, 5)).tolist()
     checkpoint.residual = Residual.fit(ids[:2000], [[*text[:2], nobody, *text[3:]] for text in ids[2000:]], known)
     checkpoint.save(tmp_path / "templated.safetensors")
-    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False, {}))
+    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False))
     return Captioner.load(tmp_path / "templated.safetensors", device="cpu", threads=1)
 
 
@@ -144,7 +144,7 @@ def test_on_a_template_the_search_leans_to_its_words_and_ranks_by_them(
     templated: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def said(name: str) -> float:
-        monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen((name, 1.0), False, {}))
+        monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen((name, 1.0), False))
         jobs = [(picture(templated, 1), Wish(seed=seed, n=8, explore=True)) for seed in range(12)]
         drawn = [" ".join(c.boxes) for made in templated.caption(jobs) for c in made.captions]
         return sum("dog" in text.split() for text in drawn) / len(drawn)
@@ -153,14 +153,14 @@ def test_on_a_template_the_search_leans_to_its_words_and_ranks_by_them(
     templated.leaning = templated._leaning()
     assert said("dogs") > 2 * said("others")
     assert said("others") == said("unheard of")
-    seen = Seen(("dogs", 1.0), False, {})
+    seen = Seen(("dogs", 1.0), False)
     assert templated._caption(0, Wish("describe"), 1, seen).leaning is None
     assert templated._caption(0, Wish(), 1, seen).leaning is templated.leaning["dogs"]
 
     def score(text: str, at: Seen) -> float:
         return templated._judged([Caption((text,), -1.0, None, -1.0)], at, "")[0].score
 
-    other = Seen(("others", 1.0), False, {})
+    other = Seen(("others", 1.0), False)
     assert score("the dog", seen) - score("the dog", other) == pytest.approx(2 * 7.5)
 
 
@@ -168,7 +168,7 @@ def test_on_a_template_what_gives_the_model_away_ranks_lower(templated: Captione
     captions = [Caption((text,), -1.0, None, -1.0) for text in ("the dog and nobody", "the dog and the cat")]
 
     def scores(template: str | None) -> list[float]:
-        seen = Seen(template and (template, 1.0), False, {})
+        seen = Seen(template and (template, 1.0), False)
         return [c.score for c in templated._judged(captions, seen, "")]
 
     on_template, on_photograph = scores("others"), scores(None)

@@ -101,7 +101,7 @@ def test_leaning_is_where_the_model_is(tiny_model: Path, tmp_path: Path, monkeyp
     odds = torch.randn(1, len(checkpoint.tokenizer), generator=torch.Generator().manual_seed(0))
     checkpoint.aptness = Aptness(["dogs"], 2 * odds)
     checkpoint.save(tmp_path / "leaning.safetensors")
-    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False, {}))
+    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False))
     here = Captioner.load(tmp_path / "leaning.safetensors", device="cpu", threads=1)
     picture = here.read(to_jpeg(Image.new("RGB", (90, 60), "red")))
     expected = here.caption([(picture, Wish(seed=4))])[0].captions

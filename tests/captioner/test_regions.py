@@ -5,7 +5,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from captioner.encoders import build, is_known
+from captioner.captioner import Captioner, Wish
+from captioner.encoders import Reduction, build, is_known
+from captioner.images import to_jpeg
 from captioner.regions import REGIONS, RegionEncoder
 
 SMALL = "fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -38,6 +40,15 @@ def test_a_picture_becomes_regions_with_their_boxes(detector: RegionEncoder) -> 
     assert torch.equal(places, boxes)
     assert torch.allclose(detector(pixels[1:])[0], features[1], atol=1e-4)
     assert len(torch.unique(boxes[0], dim=0)) > 1
+
+
+def test_regions_are_what_a_captioner_writes_of(detector: RegionEncoder, tiny_model: Path) -> None:
+    captioner = Captioner.load(tiny_model, device="cpu", threads=1)
+    captioner.encoder, captioner.objects = detector, None
+    captioner.reduction = Reduction(detector.channels, captioner.decoder.config.features)
+    picture = captioner.read(to_jpeg(Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 40).convert("RGB")))
+    assert captioner.encode([detector.pixels([picture.image])]).shape == (1, REGIONS, captioner.decoder.config.features)
+    assert captioner.caption([(picture, Wish(n=1))])[0].captions
 
 
 def test_detectors_are_known_by_name(tmp_path: Path) -> None:

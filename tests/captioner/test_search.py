@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captioner.captioner import Captioner
-from captioner.search import Hypothesis, Lane, Search, conditioned, search, top_k
+from captioner.search import Favour, Hypothesis, Lane, Search, conditioned, search, top_k
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,8 @@ def test_top_k_is_exact(seed: int, k: int, size: int) -> None:
 def test_lanes_of_any_kind_run_together_as_alone(captioner: Captioner) -> None:
     pictures = grids(3, captioner)
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
-    favour = tuple((i, i % 4) for i in range(20, 60))
+    usual = [i for i in captioner.rules.ids.tolist() if i not in captioner.tokenizer.forbidden][:40]
+    favour = tuple(Favour(i, i % 4, usual[0] if i % 3 == 1 else -1, i % 5 > 0) for i in usual)
     hows = [*METHODS, Search("sample", 3, 7, max_boxes=1)]
     leaning = torch.rand(len(captioner.rules.ids), generator=torch.Generator().manual_seed(0)).exp()
     lanes = [
@@ -148,12 +150,14 @@ def test_lanes_of_any_kind_run_together_as_alone(captioner: Captioner) -> None:
         alone = [search(captioner.decoder, captioner.rules, pictures, [lane], mixture)[0] for lane in lanes]
         assert together == alone
         assert together[::-1] == search(captioner.decoder, captioner.rules, pictures, lanes[::-1], mixture)
+        without = [replace(lane, favour=()) for lane in lanes]
+        assert together != search(captioner.decoder, captioner.rules, pictures, without, mixture)
 
 
 def test_favoured_words_come_up_more_often(captioner: Captioner) -> None:
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
     dog = captioner.tokenizer.encode(["dog"])[0]
-    favour = ((dog, 6.0),)
+    favour = (Favour(dog, 6.0),)
     how = Search("sample", 4, 10)
     lanes = [Lane(0, prefix, how, seed, favour=f) for seed in range(10) for f in (favour, ())]
     found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes)
@@ -166,11 +170,28 @@ def test_a_favoured_word_is_held_back_once_it_was_written(captioner: Captioner) 
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
     dog = captioner.tokenizer.encode(["dog"])[0]
     how = Search("sample", 4, 12)
-    lanes = [Lane(0, prefix, how, seed, favour=((dog, 9.0),)) for seed in range(20)]
+    lanes = [Lane(0, prefix, how, seed, favour=(Favour(dog, 9.0),)) for seed in range(20)]
     found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes)
     said = [h.ids.count(dog) for hypotheses in found for h in hypotheses]
     assert sum(count > 0 for count in said) > 0.9 * len(said)
     assert sum(count > 1 for count in said) < 0.1 * len(said)
+
+
+def test_a_favoured_word_of_several_pieces_is_written_whole(captioner: Captioner) -> None:
+    """Its beginning alone is neither what was wanted nor a reason to stop wanting it; pieces may be shared."""
+    prefix = tuple(captioner.tokenizer.prefix("meme", 4))
+    first, other, last = (captioner.tokenizer.encode([word])[0] for word in ("dog", "laser", "cat"))
+    begins = Favour(first, 9.0, whole=False), Favour(other, 7.0, whole=False)
+    favour = (*begins, Favour(last, 16.0, first), Favour(last, 16.0, other))
+    how = Search("sample", 4, 14)
+    lanes = [Lane(0, prefix, how, seed, favour=f) for seed in range(20) for f in (favour, begins)]
+    found = search(captioner.decoder, captioner.rules, grids(1, captioner), lanes)
+    words = {(first, last), (other, last)}
+    told = [[pair in words for pair in pairwise(h.ids)] for hypotheses in found[::2] for h in hypotheses]
+    assert sum(map(any, told)) > 0.9 * len(told)
+    assert sum(sum(row) > 1 for row in told) < 0.1 * len(told)
+    # Without an end of the word that is wanted, its beginning is wanted on and on.
+    assert any(h.ids.count(first) + h.ids.count(other) > 3 for hypotheses in found[1::2] for h in hypotheses)
 
 
 def test_a_lane_leans_to_what_is_made_likelier_and_others_do_not(captioner: Captioner) -> None:
@@ -192,7 +213,7 @@ def test_a_lane_leans_to_what_is_made_likelier_and_others_do_not(captioner: Capt
 
 def test_a_separator_is_never_the_last_word(captioner: Captioner) -> None:
     """Where it could be, no step would be left to fill the box, and the caption could not end."""
-    favour = ((captioner.tokenizer.sep, 12.0),)
+    favour = (Favour(captioner.tokenizer.sep, 12.0),)
     prefix = tuple(captioner.tokenizer.prefix("meme", 4))
     for method in ("sample", "beam", "greedy"):
         how = Search(method, 4, steps=6, max_boxes=4, least=5)
@@ -205,7 +226,7 @@ def test_a_separator_is_never_the_last_word(captioner: Captioner) -> None:
 
 def test_an_early_end_keeps_the_best(captioner: Captioner) -> None:
     """Ended early, a beam search gives some of what it gives in full, or what outranked it when it ended."""
-    favour = ((captioner.tokenizer.eos, 8.0),)
+    favour = (Favour(captioner.tokenizer.eos, 8.0),)
     prefix = tuple(captioner.tokenizer.prefix("describe"))
     full = Search("beam", 4, 16, max_boxes=1)
     lanes = [Lane(i, prefix, how, 0, favour=favour) for i in range(6) for how in (full, replace(full, early=True))]

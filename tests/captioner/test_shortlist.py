@@ -7,7 +7,7 @@ import torch
 from captioner.captioner import Captioner, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.mixture import Mixture
-from captioner.shortlist import shortlist
+from captioner.shortlist import shortlist, widened
 from tests.conftest import TEXTS
 
 
@@ -21,6 +21,19 @@ def test_the_words_that_captions_need_most_are_on_it(tiny_model: Path) -> None:
     assert set(tokenizer.encode(["cat"])) <= set(shortlist(tokenizer, styles, ["cat"], size=12).tolist())
     everything = shortlist(tokenizer, styles).tolist()
     assert set(everything) & set(tokenizer.forbidden) == {tokenizer.unk}
+
+
+def test_a_list_grows_by_words_in_any_number_of_pieces(tiny_model: Path) -> None:
+    tokenizer = Checkpoint.load(tiny_model).tokenizer
+    listed = shortlist(tokenizer, [[tokenizer.encode(["dog"])]], size=12)
+    pieces = {piece for word in ("zeppelin", "cat", "cats") for piece in tokenizer.encode([word])[:-1]}
+    assert not pieces <= set(listed.tolist())
+    grown = widened(listed, tokenizer, ["zeppelin", "cat"]).tolist()
+    assert grown == sorted(set(grown))
+    assert len(grown) % 16 == 0
+    assert {*listed.tolist(), *pieces}.difference(tokenizer.forbidden) <= set(grown)
+    assert set(grown) & set(tokenizer.forbidden) == {tokenizer.unk}
+    assert widened(torch.tensor(grown), tokenizer, ["cat"]).tolist() == grown
 
 
 def test_a_list_of_everything_changes_no_caption(tiny_model: Path, tmp_path: Path) -> None:
