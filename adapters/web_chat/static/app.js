@@ -44,17 +44,25 @@ const announce = (sentence) => { document.getElementById("announcer").textConten
 
 let following = true; // the newest is kept in view, unless the reader has scrolled up
 let lastY = 0;
+let lastHeight = 0;
 
 function follow() {
   if (!following) return;
   log.lastElementChild?.scrollIntoView({ block: "start" }); // the end of the page, or the top of a tall card
+  remember();
+}
+
+function remember() {
   lastY = scrollY;
+  lastHeight = document.documentElement.scrollHeight;
 }
 
 addEventListener("scroll", () => {
-  if (scrollY < lastY) following = false;
-  if (innerHeight + scrollY > document.documentElement.scrollHeight - 80) following = true;
-  lastY = scrollY;
+  const height = document.documentElement.scrollHeight;
+  // A page that became shorter scrolls up by itself, and may have grown again before anybody hears of it.
+  if (scrollY < lastY && height === lastHeight) following = false;
+  if (innerHeight + scrollY > height - 80) following = true;
+  remember();
 }, { passive: true });
 log.addEventListener("load", ({ target }) => { if (target.closest(".frame")) follow(); }, true);
 
