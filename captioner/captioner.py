@@ -32,9 +32,9 @@ from captioner.images import Limits, Picture
 from captioner.labels import eyes, packed
 from captioner.layouts import layout_for, most_boxes
 from captioner.naming import Naming, Word
-from captioner.objects import Objects, animals, names, together
+from captioner.objects import Objects, names, together
 from captioner.proofreader import Proofreader
-from captioner.search import Hypothesis, Lane, Method, Rules, Search, search
+from captioner.search import Hypothesis, Lane, Method, Rules, Search, over_length, search
 from captioner.taste import Taste
 from captioner.tokenizer import STYLES, normalise
 
@@ -69,15 +69,6 @@ _TASTED = 12
 _TRIES = 3
 _SURE = 0.1
 """How likely a word must be that is favoured."""
-_SOMEBODY = (
-    "baby", "bald", "beard", "biker", "boy", "child", "children", "cigarette", "climber", "climbing", "couple",
-    "crowd", "cyclist", "face", "family", "girl", "group", "hair", "hat", "jacket", "kid", "lady", "player", "pose",
-    "posing", "rider", "shirt", "shirtless", "skateboarder", "smile", "smiling", "smoking", "teenager", "toddler",
-    "uniform",
-)  # fmt: skip
-_PRESENT = 0.25
-"""Words that descriptions teach for people, and how likely one of them or an animal must be by descriptions to count as
-there: where somebody is, ImageNet's animals are left out, since somebody may be taken for one."""
 _SURELY = 0.4
 """How likely things are that a picture is described by, where descriptions have taught no sentence for them."""
 _UNLIKE = 0.7
@@ -400,10 +391,7 @@ class Captioner:
         if self.objects is None or classes is None:
             return taught, taught, 0.0
         shown = self.objects.shown(classes[0])
-        found = together(taught, shown)
-        if max((taught.get(word, 0.0) for word in _SOMEBODY), default=0.0) >= _PRESENT:
-            found = {w: chance for w, chance in found.items() if w not in animals() or taught.get(w, 0.0) >= _PRESENT}
-        return taught, found, shown.strange
+        return taught, together(taught, shown), shown.strange
 
     @torch.inference_mode()
     def classified(self, halfway: Sequence[Tensor], place: int) -> Tensor | None:
@@ -479,8 +467,7 @@ class Captioner:
         ids = self.tokenizer.encode(boxes)
         if self.mixture:
             likelihood -= _COMMON * float(np.log(self.mixture.ngrams.unigrams[ids]).sum())
-        fair: float = likelihood / ((5 + len(ids)) / 6) ** Search.length_power
-        return fair
+        return over_length(likelihood, len(ids), Search.length_power)
 
     def _faults(self, boxes: Sequence[str], ids: Sequence[int], favoured: Sequence[Word], seen: "Seen") -> float:
         """What a caption loses for all that is wrong with how it is said."""

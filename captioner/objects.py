@@ -28,6 +28,15 @@ _NAMED = (0.98, -1.6)
 _BOTH = (0.72, 0.32, 0.89)
 """The same of a word that descriptions have taught as well: its log-odds by them, by ImageNet, and what to add. Both
 were fitted to the 1,000 dev photographs of Flickr8k, two descriptions of five having to agree on a word."""
+_SOMEBODY = (
+    "baby", "bald", "beard", "biker", "boy", "child", "children", "cigarette", "climber", "climbing", "couple",
+    "crowd", "cyclist", "face", "family", "girl", "group", "hair", "hat", "jacket", "kid", "lady", "player", "pose",
+    "posing", "rider", "shirt", "shirtless", "skateboarder", "smile", "smiling", "smoking", "teenager", "toddler",
+    "uniform",
+)  # fmt: skip
+_PRESENT = 0.25
+"""Words that descriptions teach for people, and how likely one of them or an animal must be by descriptions to count as
+there: where somebody is, ImageNet's animals are left out, since somebody may be taken for one."""
 _LEAST = 1e-3
 _LOOKED_AT = 3000
 _NEARLY = 0.6
@@ -86,7 +95,8 @@ class Objects(nn.Module):
 def together(taught: Mapping[str, float], shown: Shown) -> dict[str, float]:
     """The chances of words by what descriptions taught and by the objects that are shown, as one.
 
-    The stranger the picture, the less counts what was taught, and the more what is shown.
+    The stranger the picture, the less counts what was taught, and the more what is shown. Where somebody is, animals
+    that descriptions do not see are left out.
     """
     usual = 1 - shown.strange
     chances = {word: chance * usual for word, chance in taught.items()}
@@ -96,7 +106,9 @@ def together(taught: Mapping[str, float], shown: Shown) -> dict[str, float]:
             both = _logistic(_BOTH[0] * _odds(taught[word]) + _BOTH[1] * _odds(seen) + _BOTH[2])
             chance = max(chance, both * usual)
         chances[word] = chance
-    return chances
+    if max((taught.get(word, 0.0) for word in _SOMEBODY), default=0.0) < _PRESENT:
+        return chances
+    return {word: c for word, c in chances.items() if word not in animals() or taught.get(word, 0.0) >= _PRESENT}
 
 
 def names(chances: Mapping[str, float]) -> list[str]:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from captioner.decoders import Decoder, Run
 from captioner.mixture import Mixture
 from captioner.tokenizer import CaptionTokenizer
 
+Number = TypeVar("Number", float, Tensor)
 Method = Literal["sample", "beam", "greedy"]
 _NEVER = -1e9
 _KEEP = 80
@@ -460,6 +461,12 @@ def _expand(beams: _Beams, children: _Children, running: _Lanes, t: int) -> _Bea
     )
 
 
+def over_length(logprob: Number, length: Number, power: Number) -> Number:
+    """A log-probability as it is compared with those of texts of other lengths (Wu et al. 2016)."""
+    made: Number = logprob / ((5 + length) / 6) ** power
+    return made
+
+
 def conditioned(gumbels: Tensor, parent: Tensor) -> Tensor:
     """Gumbels of children (M, N) given that their maximum is the parent's (M, 1): Kool et al. 2019, appendix B.3."""
     most = gumbels.amax(-1, keepdim=True)
@@ -488,7 +495,7 @@ def _decided(beams: _Beams, running: _Lanes) -> Tensor:
     """Lanes (L,) that may end early, and whose best ended beam no beam that is still writing outranks."""
     lengths = beams.tokens.shape[1] - ((beams.tokens == beams.tokens[:, -1:]) & beams.done.unsqueeze(1)).sum(1) + 1
     lengths = torch.where(beams.done, lengths, beams.tokens.shape[1])
-    score = beams.logprob / ((5 + lengths) / 6) ** running.length_power
+    score = over_length(beams.logprob, lengths, running.length_power)
     score = torch.where(beams.perturbed > _NEVER / 2, score, _NEVER)
     ended = torch.where(beams.done, score, _NEVER).view(-1, running.slots).amax(1)
     writing = torch.where(beams.done, _NEVER, score).view(-1, running.slots).amax(1)
@@ -503,5 +510,5 @@ def _collect(beams: _Beams, start: int, lane: Lane, rules: Rules) -> list[Hypoth
             continue
         ids = beams.tokens[row].tolist()
         ids = ids[: ids.index(rules.eos) + 1]
-        found.append(Hypothesis(tuple(ids), logprob, logprob / ((5 + len(ids)) / 6) ** lane.how.length_power))
+        found.append(Hypothesis(tuple(ids), logprob, over_length(logprob, len(ids), lane.how.length_power)))
     return found
