@@ -208,11 +208,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _recipe(options: argparse.Namespace) -> Any:
-    from captioner.recipe import RECIPES
+    from captioner.recipe import RECIPES, filled
 
     if options.base not in RECIPES:
         raise ValueError(f"There is no recipe {options.base}; known are {', '.join(RECIPES)}.")
-    return _filled(RECIPES[options.base], options.recipe)
+    return filled(RECIPES[options.base], options.recipe)
 
 
 def _add_distil(commands: Any) -> None:
@@ -258,9 +258,10 @@ def _add_finetune(commands: Any) -> None:
 def _finetune(options: argparse.Namespace) -> int:
     from captioner.finetune import Recipe, enough, finetune
     from captioner.labels import TooFewLabelsError, read, split
+    from captioner.recipe import filled
 
     _set_threads(options.threads)
-    recipe, labels = _filled(Recipe(), options.recipe), read(options.labels)
+    recipe, labels = filled(Recipe(), options.recipe), read(options.labels)
     sets = {name: Path(folder) for name, folder in options.data}
     try:
         enough(labels, recipe)
@@ -286,10 +287,11 @@ def _add_gate(commands: Any) -> None:
 def _gate(options: argparse.Namespace) -> int:
     from captioner.gate import Rules, gate
     from captioner.labels import TooFewLabelsError, read
+    from captioner.recipe import filled
 
     _set_threads(options.threads)
     sets = {name: Path(folder) for name, folder in options.data}
-    rules = _filled(Rules(), options.recipe)
+    rules = filled(Rules(), options.recipe)
     try:
         verdict = gate(options.model or shipped(), options.candidate, read(options.labels), sets, rules)
     except TooFewLabelsError as error:
@@ -340,6 +342,9 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("--encoder", default="", metavar="NAME", help="one for all instead of each system's own")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="to train on")
+    parser.add_argument(
+        "--recipe", nargs="+", default=[], type=_pair, metavar="key=value", help="changes to every system's recipe"
+    )
     parser.set_defaults(run=_bench)
 
 
@@ -350,6 +355,7 @@ def _bench(options: argparse.Namespace) -> int:
         raise ValueError("--minutes takes a number above 0.")
     sets = {name: Path(folder) for name, folder in options.data}
     changes = {"seed": options.seed, "encoder": options.encoder, "device": options.device}
+    changes["recipe"] = tuple(options.recipe)
     bench(sets, options.systems or FIRST, options.minutes, options.out, changes)
     return 0
 
@@ -457,20 +463,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name or not value:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
-
-
-def _filled(recipe: Any, changes: list[tuple[str, str]]) -> Any:
-    """The dataclass with `key=value` changes, each of its field's type; ValueError names what does not fit."""
-    kinds = {f.name: type(getattr(recipe, f.name)) for f in dataclasses.fields(recipe)}
-    values = {}
-    for key, value in changes:
-        if key not in kinds:
-            raise ValueError(f"There is no recipe setting {key}; known are {', '.join(kinds)}.")
-        try:
-            values[key] = kinds[key](value)
-        except ValueError:
-            raise ValueError(f"{key} takes a number, not {value!r}.") from None
-    return dataclasses.replace(recipe, **values)
 
 
 if __name__ == "__main__":

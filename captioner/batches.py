@@ -4,8 +4,10 @@ Their order is a function of seed and step, so that a run which was cut off goes
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from captioner.tokenizer import CaptionTokenizer
 
 @dataclass(frozen=True)
 class Batch:
-    grid: Tensor  # (B, R, D), in half precision until it is where it is learnt from
+    grid: Tensor  # (P, R, D), each for B / P adjacent captions; in half precision until it is where it is learnt from
     tokens: Tensor  # (B, T), the prefix first
     targets: Tensor  # (B, T), -1 where nothing is asked
     counted: Tensor  # (N,) log-probabilities that counts give to the targets asked for, row by row
@@ -46,7 +48,8 @@ class Batch:
 def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, step: int) -> Iterator[list[Batch]]:
     """Batches from a step on, styles mixed by the recipe's shares, captions of like length together.
 
-    Where descriptions are learnt in another way, they are a part of their own.
+    Where descriptions are learnt in another way, they are a part of their own. With `together` in the recipe a batch
+    is of groups of captions of one picture, as many as fit into it.
     """
     apart = bool(recipe.describe_dropout or recipe.describe_smoothing)
     present = [c for c in corpora if c.samples]
@@ -54,20 +57,22 @@ def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, 
     if recipe.taught:
         of["taught"] = recipe.taught_share
     shares = np.array([of.get(c.name, 1 - sum(of.values())) for c in present])
-    counts = np.round(shares / shares.sum() * _CHUNK * recipe.batch).astype(int)
-    counts[0] += _CHUNK * recipe.batch - counts.sum()
+    size = max(1, recipe.batch // recipe.together)
+    counts = np.round(shares / shares.sum() * _CHUNK * size).astype(int)
+    counts[0] += _CHUNK * size - counts.sum()
+    groups = [_grouped(c, recipe) for c in present]
     chunk = step // _CHUNK
     skip = step % _CHUNK
     while True:
         picked = [
-            (c, int(i))
-            for c, count in zip(present, counts, strict=True)
-            for i in _cycled(len(c.samples), chunk * count, count, recipe.seed)
+            (c, of_it[i])
+            for c, of_it, count in zip(present, groups, counts, strict=True)
+            for i in _cycled(len(of_it), chunk * count, count, recipe.seed)
         ]
-        picked.sort(key=lambda ci: len(ci[0].ids[ci[1]]))
+        picked.sort(key=lambda group: max(len(group[0].ids[i]) for i in group[1]))
         order = np.random.default_rng([recipe.seed, chunk]).permutation(_CHUNK)
         for at in order[skip:]:
-            members = picked[at * recipe.batch : (at + 1) * recipe.batch]
+            members = picked[at * size : (at + 1) * size]
             # A generator a batch: a resumed run draws the same views and votes.
             rng = np.random.default_rng([recipe.seed, chunk, at])
             parts = [[m for m in members if (m[0].style == "describe") == described] for described in (False, True)]
@@ -77,6 +82,17 @@ def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, 
 
 
 _CHUNK = 64
+
+
+def _grouped(corpus: Corpus, recipe: Recipe) -> list[list[int]]:
+    """Captions in groups of one picture, all of a size: where a picture has too few for its last, some stand twice."""
+    if recipe.together == 1:
+        return [[i] for i in range(len(corpus.samples))]
+    of: dict[int, list[int]] = defaultdict(list)
+    for i in np.random.default_rng([recipe.seed, len(corpus.samples)]).permutation(len(corpus.samples)):
+        of[int(corpus.rows[i])].append(int(i))
+    starts = ((members, start) for members in of.values() for start in range(0, len(members), recipe.together))
+    return [list(islice(cycle(members), start, start + recipe.together)) for members, start in starts]
 
 
 def _cycled(size: int, start: int, count: int, seed: int) -> Iterator[int]:
@@ -90,24 +106,29 @@ def _cycled(size: int, start: int, count: int, seed: int) -> Iterator[int]:
 
 
 def collate(
-    picked: Sequence[tuple[Corpus, int]],
+    picked: Sequence[tuple[Corpus, Sequence[int]]],
     tokenizer: CaptionTokenizer,
     rng: np.random.Generator | None,
     known: float = 0.0,
     mirror: float = 0.0,
 ) -> Batch:
-    """Captions padded to one length; a random view and sometimes the votes with `rng`, the picture itself without."""
+    """Groups of captions, each of one picture, padded to one length.
+
+    A random view and sometimes the votes with `rng`, the picture itself without.
+    """
     grids, prefixes = [], []
-    for c, i in picked:
-        voted = rng is not None and c.votes[i] >= 0 and rng.random() < known
-        prefixes.append(tokenizer.prefix(c.style, int(c.votes[i]) if voted else None))
+    for c, group in picked:
+        for i in group:
+            voted = rng is not None and c.votes[i] >= 0 and rng.random() < known
+            prefixes.append(tokenizer.prefix(c.style, int(c.votes[i]) if voted else None))
         view = int(rng.integers(c.views)) if rng is not None else 0
-        grid = c.grids[c.rows[i] + view]
+        grid = c.grids[c.rows[group[0]] + view]
         grids.append(_mirrored(grid) if mirror and rng and c.name != "meme" and rng.random() < mirror else grid)
-    counted, evidence = _evidence(picked)
+    single = [(c, i) for c, group in picked for i in group]
+    counted, evidence = _evidence(single)
     return Batch(
         torch.from_numpy(np.stack(grids)),
-        *padded(prefixes, [c.ids[i] for c, i in picked], tokenizer.pad),
+        *padded(prefixes, [c.ids[i] for c, i in single], tokenizer.pad),
         torch.from_numpy(counted),
         torch.from_numpy(evidence),
         all(c.style == "describe" for c, _ in picked),

@@ -28,7 +28,7 @@ from captioner.corpora import Corpus, prepare, read
 from captioner.data.samples import Sample, fingerprint
 from captioner.encoders import DEFAULT, Reduction, build
 from captioner.features import fit_reduction
-from captioner.recipe import Recipe
+from captioner.recipe import Recipe, filled
 from captioner.search import Lane, Rules, Search, search
 from captioner.train import introduce, learnt_tokenizer, new_decoder
 from captioner.trainer import Trainer, likelihood
@@ -62,6 +62,7 @@ class System:
 _MEMEFLY = {"embedding": 256, "units": 256, "dropout": 0.5}
 _LSTM = {"embedding": 512, "units": 512, "dropout": 0.3}
 _ATTEND = {"embedding": 256, "units": 512, "attention": 256, "dropout": 0.4}
+_LAYERS = {"embedding": 256, "dropout": 0.1, "rate": 5e-4, "together": 5}
 _DEFAULT = {"embedding": 256, "units": 512, "attention": 192, "dropout": 0.4}
 
 SYSTEMS: dict[str, System] = {
@@ -89,12 +90,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "up_down": System("Up-Down, grid", "up_down", "resnet101", _ATTEND),
     "up_down_regions": System("Up-Down, Faster R-CNN", "up_down", "fasterrcnn_resnet50_fpn", _ATTEND),
-    "transformer": System(
-        "Transformer 6 + 6", "transformer", "inception_v3", {"embedding": 256, "dropout": 0.1, "rate": 5e-4}
-    ),
-    "meshed_memory": System(
-        "Meshed-Memory Transformer", "meshed_memory", "resnet101", {"embedding": 256, "dropout": 0.1, "rate": 5e-4}
-    ),
+    "transformer": System("Transformer 6 + 6", "transformer", "inception_v3", _LAYERS),
+    "meshed_memory": System("Meshed-Memory Transformer", "meshed_memory", "resnet101", _LAYERS),
     "attention_gru": System("Default decoder", "attention_gru", DEFAULT, _DEFAULT | {"writer": 256}),
     "attention_gru_one_layer": System("Default decoder, one layer", "attention_gru", DEFAULT, _DEFAULT),
     "quipbot": System(
@@ -128,6 +125,12 @@ class Job:
     """One for all; else each system's own, where its weights can be had."""
     device: str = "auto"
     """Where systems are trained; they are measured on the CPU."""
+    recipe: tuple[tuple[str, str], ...] = ()
+    """Changes to what every system is trained by, as `key`, `value`."""
+
+    def asked(self) -> Row:
+        """What a row is of, beside its system."""
+        return {"minutes": self.minutes, "seed": self.seed, "recipe": dict(self.recipe)}
 
 
 def bench(sets: dict[str, Path], systems: Sequence[str], minutes: float, out: Path, changes: dict[str, Any]) -> None:
@@ -151,7 +154,7 @@ def _bench(job: Job, systems: Sequence[str]) -> None:
     for system in systems:
         file = job.folder / f"{system}.json"
         row = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        if row.get("error", "") is not None or row.get("minutes") != job.minutes or row.get("seed") != job.seed:
+        if row.get("error", "") is not None or any(row.get(key, {}) != value for key, value in job.asked().items()):
             row = _tried(material, system)
             file.write_text(json.dumps(row, indent=1), "utf-8")
         rows.append(row)
@@ -160,7 +163,7 @@ def _bench(job: Job, systems: Sequence[str]) -> None:
 
 def _tried(material: "Material", system: str) -> Row:
     job = material.job
-    row: Row = {"system": system, "minutes": job.minutes, "seed": job.seed, "error": None}
+    row: Row = {"system": system, "error": None} | job.asked()
     print(f"{job.name}: {system}", flush=True)
     try:
         return row | (_baseline(material, system) if system in BASELINES else _trained(material, system))
@@ -225,7 +228,8 @@ def _trained(material: Material, name: str) -> Row:
     job, system = material.job, SYSTEMS[name]
     encoder, note = material.encoder(system.encoder)
     asked = {"encoder": encoder, "minutes": job.minutes, "seed": job.seed, "device": job.device}
-    recipe = replace(Recipe(), **(_COMMON | system.recipe | asked))
+    recipe = filled(replace(Recipe(), **(_COMMON | system.recipe | asked)), job.recipe)
+    note = ", ".join(filter(None, [note, *map("=".join, job.recipe)]))
     run = job.folder / name
     run.mkdir(exist_ok=True)
     checkpoint = material.checkpoint(name, system.decoder, recipe)

@@ -1,7 +1,10 @@
 """What a training is told: sizes, shares, rates, and how they change from step to step."""
 
+import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from captioner.encoders import DEFAULT
 
@@ -16,6 +19,8 @@ class Recipe:
     minutes: float = 0.0
     """Instead of steps, if not 0: time spent on learning, of the processor where it is one thread's work alone."""
     batch: int = 128
+    together: int = 1
+    """Captions of one picture that stand together in a batch: a transformer then reads the picture once for them."""
     rate: float = 1.5e-3
     warm_up: int = 300
     weight_decay: float = 0.01
@@ -105,6 +110,20 @@ RECIPES = {
 """`small` takes some two hours of two cores, `large` a GPU, `describe` learns descriptions alone, as long as the
 benchmark's full budget. `large` was never run to its end: nobody here has had a GPU.
 """
+
+
+def filled(recipe: Any, changes: Iterable[tuple[str, str]]) -> Any:
+    """The dataclass with `key=value` changes, each of its field's type; ValueError names what does not fit."""
+    kinds = {f.name: type(getattr(recipe, f.name)) for f in dataclasses.fields(recipe)}
+    values = {}
+    for key, value in changes:
+        if key not in kinds:
+            raise ValueError(f"There is no recipe setting {key}; known are {', '.join(kinds)}.")
+        try:
+            values[key] = kinds[key](value)
+        except ValueError:
+            raise ValueError(f"{key} takes a number, not {value!r}.") from None
+    return dataclasses.replace(recipe, **values)
 
 
 def rate(recipe: Recipe, step: int, done: float | None = None) -> float:

@@ -147,7 +147,12 @@ class Trainer:
         return share * loss.detach().double()
 
     def _logits(self, grid: Tensor, tokens: Tensor, keep: Tensor) -> Tensor:
-        """Of every target asked for (N, V), in full precision whatever the network computed in."""
+        """Of every target asked for (N, V), in full precision whatever the network computed in.
+
+        A grid (P, R, D) is for B / P of the tokens (B, T) each.
+        """
+        if not self.model.shares:
+            grid = grid.repeat_interleave(len(tokens) // len(grid), 0)
         with devices.mixed(self.model, self.device) if self.is_mixed else nullcontext():
             logits: Tensor = self.model(grid, tokens, keep)
         return logits.float()
@@ -251,7 +256,7 @@ def likelihood(checkpoint: Checkpoint, corpus: Corpus, limit: int = 2000, batch:
     nats, tokens, characters = 0.0, 0, 0
     for start in range(0, len(order), batch):
         members = order[start : start + batch]
-        made = collate([(corpus, i) for i in members], checkpoint.tokenizer, None).to(device)
+        made = collate([(corpus, [i]) for i in members], checkpoint.tokenizer, None).to(device)
         found = _mixed(checkpoint, made, checkpoint.decoder(made.grid, made.tokens, made.targets >= 0))
         nats -= found.sum().item()
         tokens += len(found)

@@ -27,6 +27,8 @@ class Decoder(nn.Module, ABC):
     """A frozen dataclass of numbers and strings, kept in the checkpoint."""
     embedding: nn.Embedding
     dropout: nn.Dropout
+    shares: bool = False
+    """Whether `forward` takes a grid (P, R, D) for tokens (B, T), each picture for B / P adjacent captions."""
     shortlist: Tensor | None = None
     """The ids (C,), sorted, whose logits `step` gives; None for all."""
 

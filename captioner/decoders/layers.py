@@ -43,16 +43,18 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, causal: bool = False) -> tuple[Tensor, Tensor]:
         """Queries from x (B, T, U); gives what was seen (B, T, U) and the attention (B, T, S), averaged over heads.
 
-        `causal`: no query sees later keys.
+        `causal`: no query sees later keys. Otherwise keys and values (P, S, U) may be fewer: B / P adjacent sequences
+        look at each.
         """
-        q, k, v = (self._split(part) for part in (self.query(x), keys, values))
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # (B, H, T, S)
+        asked = self.query(x).reshape(len(keys), -1, x.shape[-1])
+        q, k, v = (self._split(part) for part in (asked, keys, values))
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # (P, H, B / P · T, S)
         if causal:
             later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
             scores = scores.masked_fill(later, -math.inf)
         weights = scores.softmax(-1)
-        seen = (weights @ v).transpose(1, 2).flatten(2)  # (B, T, U)
-        return self.out(seen), weights.mean(1)
+        seen = (weights @ v).transpose(1, 2).reshape(x.shape)
+        return self.out(seen), weights.mean(1).reshape(*x.shape[:2], -1)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)  # (B, H, S, U / H)
@@ -99,6 +101,8 @@ class Cached(Decoder):
 
     `look` gives a memory that is a named tuple of tensors (B, …), and an empty cache. V vocabulary, R places.
     """
+
+    shares = True
 
     @abstractmethod
     def _write(self, tokens: Tensor, memory: Any, cache: Cache | None) -> tuple[Tensor, Tensor]:

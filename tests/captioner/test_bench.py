@@ -74,6 +74,24 @@ def test_every_system_gets_a_row_resumes_and_can_be_served(
     assert tried == ["slot_templates"]  # what failed is tried again
 
 
+def test_a_changed_recipe_is_another_row_and_its_note_says_so(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slow in ("meteor_1_0", "meteor_1_5"):
+        monkeypatch.setattr(benching.outside_metrics, slow, lambda *_: None)
+    changed = ONE | {"recipe": (("precision", "bfloat16"), ("embedding", "16"))}
+    bench({"flickr8k": photographs}, ["meshed_memory"], 0.01, tmp_path, changed)
+    [row] = json.loads((tmp_path / "flickr8k" / "table.json").read_text())
+    assert row["error"] is None
+    assert row["note"].endswith("precision=bfloat16, embedding=16")
+    tried: list[str] = []
+    monkeypatch.setattr(benching, "_trained", lambda _, name: tried.append(name) or {"curve": []})
+    bench({"flickr8k": photographs}, ["meshed_memory"], 0.01, tmp_path, changed)
+    assert not tried
+    bench({"flickr8k": photographs}, ["meshed_memory"], 0.01, tmp_path, ONE)
+    assert tried == ["meshed_memory"]
+
+
 def test_a_system_is_trained_on_the_device_and_measured_on_the_cpu(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,17 @@ def test_a_batch_gives_what_its_captions_give_alone(name: str) -> None:
         assert torch.allclose(together[i], net(grid[i : i + 1], tokens[i : i + 1])[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [n for n in SMALL if made(n).shares])
+@torch.inference_mode()
+def test_a_picture_that_is_read_once_for_several_captions_gives_what_it_gives_to_each(name: str) -> None:
+    net, grid, tokens = made(name), pictures(), captions(12)
+    keep = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    each = grid.repeat_interleave(3, 0)
+    assert torch.allclose(net(grid, tokens), net(each, tokens), atol=1e-5)
+    assert torch.allclose(net(grid, tokens, keep), net(each, tokens, keep), atol=1e-5)
+    assert torch.allclose(net.weights(grid, tokens), net.weights(each, tokens), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", SMALL)
 @torch.inference_mode()
 def test_the_future_is_not_read_and_a_mask_computes_only_what_is_kept(name: str) -> None:

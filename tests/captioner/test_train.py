@@ -200,6 +200,30 @@ def test_held_out_captions_are_never_in_a_batch(sets: dict[str, Path]) -> None:
     assert not seen & held
 
 
+def test_captions_that_are_learnt_together_share_a_picture_and_all_are_learnt() -> None:
+    tokenizer = CaptionTokenizer.train(["a b c d e"] * 3, 400)
+    paths = [Path(f"{i}.png") for i in range(30)]
+    grids = Features(
+        np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float16),
+        {path: range(i, i + 1) for i, path in enumerate(paths)},
+        1,
+    )
+    samples = [Sample(p, (f"{i} {j}",), "describe") for i, p in enumerate(paths) for j in range(4 + i % 5)]
+    recipe = replace(RECIPE, batch=16, together=3)
+    stream = batches([corpus(samples, tokenizer, grids, "describe")], tokenizer, recipe, 0)
+    said = {tuple(tokenizer.encode(s.boxes)): s.picture for s in samples}
+    seen = set()
+    for _ in range(64):
+        [batch] = next(stream)
+        assert batch.grid.shape == (5, 4, 8)
+        assert len(batch.tokens) == 15
+        for i, targets in enumerate(batch.targets.tolist()):
+            ids = tuple(t for t in targets if t >= 0)
+            assert torch.equal(batch.grid[i // 3], torch.from_numpy(grids.grids[grids.rows[said[ids]].start]))
+            seen.add(ids)
+    assert seen == set(said)
+
+
 def test_batches_resume_where_they_were(sets: dict[str, Path]) -> None:
     tokenizer = CaptionTokenizer.train(["a b c d e"] * 3, 400)
     samples = [Sample(Path("p"), (f"a b {i}",), "meme", percentile=i / 100) for i in range(100)]
