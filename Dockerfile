@@ -27,9 +27,10 @@ USER quipbot
 WORKDIR /data
 VOLUME /data
 # The page is served on loopback. With --network host (as compose.yaml does) that is the host's; to publish the port
-# instead, give -e WEB_TOKEN=… and the arguments: run web.host=0.0.0.0 store.path=/data/quipbot.db
+# instead, give -e WEB_TOKEN=… and the arguments: run web.host=0.0.0.0
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=90s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
-ENTRYPOINT ["tini", "--", "python", "-m", "bot"]
-CMD ["run", "--config", "/etc/quipbot/config.toml", "store.path=/data/quipbot.db"]
+# Every command works on the same settings and database: docker compose run --rm quipbot doctor
+ENTRYPOINT ["tini", "--", "python", "-m", "bot", "--config", "/etc/quipbot/config.toml", "store.path=/data/quipbot.db"]
+CMD ["run"]

@@ -42,6 +42,7 @@ COMMANDS = """commands:
   forget PLATFORM:USER   remove everything of a user from the store; the bot must not be running"""
 WORDS = {"run": 0, "doctor": 0, "retrain": 0, "models": 2, "export-labels": 1, "ratings": 1, "forget": 1}
 """The commands, and how many words each takes before settings."""
+PLATFORMS = ("discord", "telegram", "web")
 DAY = 86_400
 SWITCH = 0.0005
 """Seconds that the event loop waits for a thread that computes in Python. By default it is ten times as much, and is
@@ -59,14 +60,16 @@ class StartError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0 after a clean stop, 1 where something is missing or broke, 2 for settings that cannot be."""
     options = _arguments().parse_intermixed_args(argv)
-    command, overrides = "run", list(options.words)
+    command, before, words = "run", list[str](), list[str]()
+    overrides = list(options.words)
+    while overrides and "=" in overrides[0]:  # settings may come before the command: the container's do
+        before.append(overrides.pop(0))
     if overrides and overrides[0] in WORDS:
         command = overrides.pop(0)
-    words: list[str] = []
     while overrides and "=" not in overrides[0] and len(words) < WORDS[command]:
         words.append(overrides.pop(0))
     try:
-        config = configuration.load(options.config, overrides, os.environ)
+        config = configuration.load(options.config, before + overrides, os.environ)
     except ConfigError as error:
         return _say(error, 2)
     logs.setup(config.log, config.secrets())
@@ -169,6 +172,11 @@ async def _forget(config: Config, who: str) -> int:
     if not (platform and colon and user):
         print("Say whom to forget, as PLATFORM:USER, for example discord:80351110224678912.", file=sys.stderr)
         return 2
+    if platform not in PLATFORMS:
+        print(f"There is no platform {platform}; there are {', '.join(PLATFORMS)}.", file=sys.stderr)
+        return 2
+    if not config.store.path.exists():
+        raise StartError(f"There is no database {config.store.path}, so nobody can be forgotten there: see store.path.")
     async with Store(config.store.path) as store:
         gone = await store.forget(platform, user)
     print(gone)

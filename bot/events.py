@@ -50,7 +50,15 @@ class Blocked(Expected):
 
 
 class TooSoon(Expected):
-    """The chat's or the user's cool-down is not over."""
+    """The chat's or the user's cool-down is not over; `wait` are the seconds that are left of it."""
+
+    def __init__(self, sentence: str, wait: int) -> None:
+        super().__init__(sentence)
+        self.wait = wait
+
+
+class Withdrawn(Expected):
+    """Who asked for the meme, or whose picture it is, was forgotten while it was made: it is not kept."""
 
 
 class Forbidden(Expected):

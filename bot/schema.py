@@ -166,5 +166,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
     ("ALTER TABLE memes ADD COLUMN mirrored INTEGER NOT NULL DEFAULT 0",),
+    (
+        "CREATE INDEX memes_by_parent ON memes (parent) WHERE parent IS NOT NULL",
+        "CREATE INDEX memes_by_picture ON memes (picture) WHERE picture IS NOT NULL",
+        "CREATE INDEX memes_by_source ON memes (source) WHERE source IS NOT NULL",
+    ),
 )
 """Statements that take a database from each version to the next; a published migration never changes."""

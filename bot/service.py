@@ -8,7 +8,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from bot import emoji, places, policy
@@ -40,6 +40,7 @@ from bot.events import (
     Style,
     TooSoon,
     Wish,
+    Withdrawn,
 )
 from bot.feed import Feed, Listener
 from bot.health import Health
@@ -92,6 +93,8 @@ class Service:
         """When the bot last answered in a chat unasked."""
         self._served: dict[tuple[str, str], float] = {}
         """When a user was last given a meme; only users with a cool-down are in it."""
+        self._forgotten: dict[tuple[str, str], float] = {}
+        """When users were forgotten, by the monotonic clock: what was begun before for them is not to be kept."""
 
     def on_votes(self, tell: Callable[[str, str], None]) -> None:
         """Have `tell` called with the platform and the chat where votes change, or one of several captions is picked;
@@ -136,9 +139,9 @@ class Service:
         wish = self._of_chat(wish_of(event, self._settings.explore, settings.filter), event.platform, event.chat)
         wish = dataclasses.replace(wish, request=_ticket(event.platform, event.request))
         wish = dataclasses.replace(wish, features=settings.consent and wish.style == "meme" and not wish.own_boxes)
-        if event.addressed:
-            self._check_pace(event.platform, event.user, settings)
-        with self._counted(event.platform, wish.style) as line:
+        turn = self._turn(event.platform, event.user, settings) if event.addressed else nullcontext()
+        with turn, self._counted(event.platform, wish.style) as line:
+            began = time.monotonic()
             made = await self._engine.make(event.fetch, wish)
             line |= made.stages
             kept = Kept(
@@ -158,7 +161,7 @@ class Service:
                 message=event.message,
                 author=event.author or event.user,
             )
-            return await self._finish(record, kept, line)
+            return await self._finish(record, kept, line, began)
 
     async def redo(
         self,
@@ -174,12 +177,14 @@ class Service:
         old = await self._store.record(meme, user)
         settings = await self._admitted(old, user, place)
         if candidate is not None:
-            return await self._redraw(old, user, candidate, settings, request)
+            with self._turn(old.platform, user, settings):
+                return await self._redraw(old, user, candidate, settings, request)
         seed = checked_seed(seed)
         explore = old.style == "meme" and policy.explores(seed, self._settings.explore)
         wish = Wish(old.style, seed, candidates=len(old.candidates) or 3, explore=explore, filter=settings.filter)
         wish = self._of_chat(wish, old.platform, old.chat)
-        return await self._again(old, user, wish, request)
+        with self._turn(old.platform, user, settings):
+            return await self._again(old, user, wish, request)
 
     async def own_text(
         self, meme: str, user: str, boxes: Sequence[str], *, place: Place | None = None, request: str = ""
@@ -189,7 +194,8 @@ class Service:
         boxes = checked_boxes(boxes)
         settings = await self._admitted(old, user, place)
         wish = Wish("meme", old.seed, own_boxes=boxes, description=old.description, filter=settings.filter)
-        return await self._again(old, user, wish, request)
+        with self._turn(old.platform, user, settings):
+            return await self._again(old, user, wish, request)
 
     async def meme_at(self, platform: str, chat: str, message: str) -> str:
         """The id of the meme that was sent as this message; raises `NotFound`."""
@@ -333,6 +339,7 @@ class Service:
 
     async def forget(self, platform: str, user: str) -> Forgotten:
         """Remove everything of a user but the wish not to be memed."""
+        self._forgotten[platform, user] = time.monotonic()
         with _guarded():
             forgotten = await self._store.forget(platform, user)
             self._told(platform, "")
@@ -390,22 +397,30 @@ class Service:
             _note(self._spoke, chat, now)
         return answers
 
-    def _check_pace(self, platform: str, user: str, settings: Settings) -> None:
-        """Raises `TooSoon` within a user's cool-down; else it begins anew."""
+    @contextmanager
+    def _turn(self, platform: str, user: str, settings: Settings) -> Iterator[None]:
+        """Raises `TooSoon` within a user's cool-down; else it begins anew, unless nothing comes of the work."""
         if not settings.cooldown_user:
+            yield
             return
-        now = self._clock()
-        wait = settings.cooldown_user - (now - self._served.get((platform, user), -math.inf))
-        if wait > 0:
-            raise TooSoon(f"One at a time: try again in {math.ceil(wait)} s.")
-        _note(self._served, (platform, user), now)
+        key, now = (platform, user), self._clock()
+        before = self._served.get(key, -math.inf)
+        left = settings.cooldown_user - (now - before)
+        if left > 0:
+            wait = math.ceil(left)
+            raise TooSoon(f"One at a time: try again in {wait} s.", wait)
+        _note(self._served, key, now)
+        try:
+            yield
+        except Expected:
+            self._served[key] = before
+            raise
 
     async def _admitted(self, old: MemeRecord, user: str, place: Place | None) -> Settings:
-        """The settings for another meme of a meme's picture; raises `Forbidden` or `TooSoon`."""
+        """The settings for another meme of a meme's picture; raises `Forbidden`."""
         settings = await self.settings(place or _own_place(old.platform, old.chat))
         if old.author not in ("", user) and await self.opted_out(old.platform, old.author):
             raise _opted_out()
-        self._check_pace(old.platform, user, settings)
         return settings
 
     async def _redraw(self, old: MemeRecord, user: str, number: int, settings: Settings, request: str) -> MemeReply:
@@ -428,6 +443,7 @@ class Service:
             template, mirrored = await self._store.layout(old.id)
             wish = dataclasses.replace(wish, template=template, mirrored=mirrored)
         with self._counted(old.platform, wish.style) as line:
+            began = time.monotonic()
             made = await self._engine.make(lambda _: self._store.source(old.id), wish)
             line |= made.stages
             record = self._record(old.platform, old.chat, user, wish, made)
@@ -443,7 +459,7 @@ class Service:
                 request=request,
                 picked=chosen is not None,
             )
-            reply = await self._finish(record, kept, line)
+            reply = await self._finish(record, kept, line, began)
         if kept.picked:
             self._told(old.platform, old.chat)
         return reply
@@ -457,8 +473,13 @@ class Service:
             self._feed.tell(Change("reactions", record))
             self._told(record.platform, record.chat)
 
-    async def _finish(self, record: MemeRecord, kept: Kept, line: dict[str, object]) -> MemeReply:
-        """Write the meme down, and only then tell of it."""
+    async def _finish(self, record: MemeRecord, kept: Kept, line: dict[str, object], began: float) -> MemeReply:
+        """Write the meme down, and only then tell of it.
+
+        Raises `Withdrawn` where whom it is for, or whose picture it is, was forgotten since the work began.
+        """
+        if any(self._forgotten.get((record.platform, who), -math.inf) >= began for who in (record.user, record.author)):
+            raise Withdrawn("This meme was asked for before everything was forgotten, so it is not kept.")
         await self._store.add(record, kept)
         line |= {"meme": record.id, "seed": record.seed, "model": record.model}
         self._feed.tell(Change("meme", record))

@@ -285,6 +285,7 @@ class Store:
 
         def read() -> Result:
             with beside(self.path) as db:
+                db.execute("BEGIN")  # one snapshot for all queries: memes may be deleted meanwhile
                 return work(db, *args)
 
         return await asyncio.to_thread(read)
@@ -350,7 +351,7 @@ class Store:
                 "picked": kept.picked,
             }
             self._db.table("memes").insert(row)
-            if kept.features:
+            if kept.features and self._consents(meme, kept):
                 self._db.execute(
                     "INSERT INTO features VALUES (?, ?, ?)", [meme.id, kept.place or meme.chat, kept.features]
                 )
@@ -367,6 +368,11 @@ class Store:
             )
             if kept.request:
                 requests.made(self._db, meme.platform, kept.request, meme.id)
+
+    def _consents(self, meme: MemeRecord, kept: Kept) -> bool:
+        """Whether features may be kept now; consent may have been taken back while the meme was made."""
+        place = Place(meme.platform, kept.place or meme.chat, meme.server)
+        return bool(places.settings(self._db, place).get("consent"))
 
     def _keep(self, data: bytes) -> str:
         """Write a picture, named after its content, beside its target; flush it; rename it."""
@@ -474,15 +480,19 @@ class Store:
             rows = self._db.query("SELECT id FROM memes WHERE platform = ? AND ? IN (user, author)", [platform, user])
             files = self._files("id", [row["id"] for row in rows])
             forgotten = people.forget(self._db, platform, user)
+            learnt = forgotten.memes or forgotten.reactions
+            abandoned = runs.note_abandoned(self._db, time.time()) if learnt else []
         self._sweep(files)
-        if forgotten.memes or forgotten.reactions:
-            runs.abandon(self._db, self.path, time.time())
+        runs.discard(self.path, abandoned)
         return forgotten
 
     def _change_settings(self, place: Place, user: str, changes: Mapping[str, Any], at: float) -> None:
-        places.change(self._db, place, user, changes, at)
-        if "consent" in changes and places.drop_features(self._db, place):
-            runs.abandon(self._db, self.path, at)
+        abandoned = []
+        with self._db.atomic():
+            places.change(self._db, place, user, changes, at)
+            if "consent" in changes and places.drop_features(self._db, place):
+                abandoned = runs.note_abandoned(self._db, at)
+        runs.discard(self.path, abandoned)
 
     def _files(self, column: str, values: Sequence[str]) -> set[str]:
         """Names of the picture files of some memes."""
@@ -556,8 +566,8 @@ class Store:
 
     def _prune(self, before: float) -> None:
         with self._db.atomic():
-            self._db.execute("UPDATE memes SET source = NULL WHERE posted < ?", [before])
-            self._db.execute("UPDATE memes SET picture = NULL WHERE created < ?", [before])
+            self._db.execute("UPDATE memes SET source = NULL WHERE source IS NOT NULL AND posted < ?", [before])
+            self._db.execute("UPDATE memes SET picture = NULL WHERE picture IS NOT NULL AND created < ?", [before])
             requests.prune(self._db, before)
         named = self._db.query("SELECT picture AS name FROM memes UNION SELECT source FROM memes")
         kept = {row["name"] for row in named}

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from bot.events import BadRequest
+
 from .errors import Handler
 
 SESSION = "quipbot_session"
@@ -58,14 +60,15 @@ class Guard:
         if not token and not is_loopback(host):
             raise ValueError(f"web.host is {host}, which others can reach: set web.token, or bind 127.0.0.1.")
         self._token = token.encode() if token else None
-        self._hosts = {"localhost", host.lower(), *(name.lower() for name in allowed_hosts)}
+        self._named = frozenset(name.lower() for name in allowed_hosts)
+        self._hosts = {"localhost", host.lower(), *self._named}
         self._everywhere = _is_address(host) and ip_address(host).is_unspecified
 
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if not self._host_is_ours(request):
             raise web.HTTPForbidden(text="This bot does not answer under that host name; see web.allowed_hosts.")
-        if request.method not in _SAFE and not _origin_is_ours(request):
+        if request.method not in _SAFE and not self._origin_is_ours(request):
             raise web.HTTPForbidden(text="Another site sent this request; the bot only takes those of its own page.")
         if self._token is None or self._may_pass(request):
             return await handler(request)
@@ -73,9 +76,17 @@ class Guard:
             return self._invite(request)
         raise web.HTTPForbidden(text="This bot needs its token: sign in at /, or send it as a bearer token.")
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether there is a token to sign in with."""
+        return self._token is not None
+
     async def sign_in(self, request: web.Request) -> web.StreamResponse:
         """The login form's answer: the token is exchanged for a cookie."""
-        offered = (await request.post()).get("token")
+        try:
+            offered = (await request.post()).get("token")
+        except (LookupError, ValueError):  # a charset or a form that nobody can read
+            raise BadRequest("That is no form with a token.") from None
         page = request.query.get("page", "/")
         if isinstance(offered, str) and self._is_token(offered):
             return self._welcome(page if page in _PAGES else "/")
@@ -88,6 +99,19 @@ class Guard:
         except ValueError:
             return False
         return name in self._hosts or is_loopback(name) or (self._everywhere and _is_address(name))
+
+    def _origin_is_ours(self, request: web.Request) -> bool:
+        """No Origin is a command line; a browser always sends one with an unsafe method.
+
+        Behind a proxy that names itself as Host, the page's own name is one of `allowed_hosts`.
+        """
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return request.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
+        scheme, _, netloc = origin.lower().partition("://")
+        if scheme not in ("http", "https"):
+            return False
+        return netloc == request.headers.get("Host", "").lower() or netloc.partition(":")[0] in self._named
 
     def _may_pass(self, request: web.Request) -> bool:
         if request.path in _OPEN or request.path.startswith("/static/"):
@@ -116,15 +140,6 @@ class Guard:
     def _session(self) -> str:
         """What the cookie holds: it proves that the token was known, outlives restarts, and is not the token."""
         return hmac.new(self._token or b"", b"quipbot session", hashlib.sha256).hexdigest()
-
-
-def _origin_is_ours(request: web.Request) -> bool:
-    """No Origin is a command line; a browser always sends one with an unsafe method."""
-    origin = request.headers.get("Origin")
-    if origin is None:
-        return request.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
-    scheme, _, netloc = origin.partition("://")
-    return scheme in ("http", "https") and netloc.lower() == request.headers.get("Host", "").lower()
 
 
 def _login_page(page: str, *, wrong: bool) -> web.Response:

@@ -5,7 +5,19 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from bot.events import BadPicture, BadRequest, Busy, Expected, Failed, Gone, NotFound, TooLarge
+from bot.events import (
+    BadPicture,
+    BadRequest,
+    Busy,
+    Expected,
+    Failed,
+    Forbidden,
+    Gone,
+    NotFound,
+    TooLarge,
+    TooSoon,
+    Withdrawn,
+)
 
 log = logging.getLogger(__name__)
 
@@ -13,10 +25,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STATUS: dict[type[Expected], int] = {
     BadRequest: 400,
+    Forbidden: 403,
     NotFound: 404,
     Gone: 410,
+    Withdrawn: 410,
     TooLarge: 413,
     BadPicture: 415,
+    TooSoon: 429,
     Failed: 500,
     Busy: 503,
 }
@@ -28,11 +43,11 @@ _SENTENCES = {
 _RETRY_SECONDS = 3
 
 
-def problem(status: int, sentence: str) -> web.Response:
-    """The one shape of an error."""
+def problem(status: int, sentence: str, retry: int = _RETRY_SECONDS) -> web.Response:
+    """The one shape of an error; `retry` are the seconds to wait, where it is worth another try."""
     response = web.json_response({"error": sentence}, status=status)
     if status in (429, 503):
-        response.headers["Retry-After"] = str(_RETRY_SECONDS)
+        response.headers["Retry-After"] = str(retry)
     return response
 
 
@@ -43,7 +58,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except Expected as error:
         status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 400)
-        return problem(status, str(error))
+        return problem(status, str(error), error.wait if isinstance(error, TooSoon) else _RETRY_SECONDS)
     except web.HTTPException as error:
         if error.status < 400:
             raise

@@ -117,7 +117,7 @@ async def body(request: web.Request) -> dict[str, Any]:
     """A JSON object; no body is an empty one."""
     try:
         value = json.loads(await request.read() or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadRequest("The request's body is not JSON.") from None
     if not isinstance(value, dict):
         raise BadRequest("The request's body must be a JSON object.")

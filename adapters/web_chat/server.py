@@ -120,12 +120,14 @@ class WebChat:
         app.add_routes(
             [
                 web.get("/dashboard", self._dashboard.show),
-                web.get(r"/static/{file:dashboard\.css|colours\.css}", self._page),
+                web.get(r"/static/{file:dashboard\.css|colours\.css|style\.css}", self._page),
             ]
         )
+        if self._guard.is_locked:
+            app.add_routes([web.post("/login", self._guard.sign_in)])
         if chat:
-            app.add_routes([web.get("/", self._page), web.get(r"/static/{file:app\.js|style\.css}", self._page)])
-            app.add_routes([web.get("/api/feed", self._feed), web.post("/login", self._guard.sign_in)])
+            app.add_routes([web.get("/", self._page), web.get(r"/static/{file:app\.js}", self._page)])
+            app.add_routes([web.get("/api/feed", self._feed)])
             app.add_routes(self._memes.routes())
             app.add_routes(self._rate.routes() if self._rate else [])
         return app

@@ -4,8 +4,9 @@ A run's folder is `learn/NUMBER` beside the database: the labels while it goes o
 """
 
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bot.learn.labels import OWN
 from bot.votes import USUAL
 
 HOUR = 3600.0
+_VERSION = re.compile(r"learnt-\d{4,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,17 @@ def begin(db: Database, store: Path, base: str, at: float) -> Run:
 
 
 def _sweep(db: Database, store: Path, run: Run) -> None:
-    """Remove what earlier runs left that were killed when they had ended, before they could tidy up."""
+    """Remove what earlier runs left that were killed when they had ended, before they could tidy up.
+
+    An operator's own checkpoints may lie beside the versions.
+    """
     for labels in folder(store).glob("*/labels.jsonl*"):
         if labels.parent != run.folder:
             labels.unlink()
     kept = {row["id"] for row in db.query("SELECT id FROM models WHERE state != 'removed'")} | {run.model}
     for file in run.candidate.parent.iterdir():
+        if _VERSION.fullmatch(file.name.partition(".")[0]) is None:
+            continue
         if file.is_dir() and file != run.state:
             shutil.rmtree(file)
         elif file.is_file() and file.name.partition(".")[0] not in kept:
@@ -129,6 +136,8 @@ def judged(
                 state, words = "unjudged", "Another model serves than the one it was compared with."
         if not note_end(db, run, state, words, at):
             return
+        if state in ("trial", "promoted"):
+            versions.note_overtaken(db)
         row = {
             "id": run.model,
             "parent": run.parent,
@@ -151,15 +160,20 @@ def sentence(verdict: Mapping[str, Any]) -> str:
     return " ".join(reason["sentence"] for reason in (failing or reasons))
 
 
-def abandon(db: Database, store: Path, at: float) -> None:
-    """Somebody was forgotten: what is learnt from their votes at the moment goes, and is begun anew later."""
-    with db.atomic():
-        rows = list(db.query("SELECT number, model FROM retrainings WHERE ended IS NULL"))
-        words = "Somebody asked to be forgotten, so it begins anew without them."
-        db.execute(
-            "UPDATE retrainings SET ended = ?, outcome = 'abandoned', words = ? WHERE ended IS NULL", [at, words]
-        )
-    for row in rows:
+def note_abandoned(db: Database, at: float) -> list[dict[str, Any]]:
+    """Somebody was forgotten: what is learnt from their votes at the moment ends, and is begun anew later.
+
+    Within the caller's transaction; gives the rows for `discard`.
+    """
+    rows = list(db.query("SELECT number, model FROM retrainings WHERE ended IS NULL"))
+    words = "Somebody asked to be forgotten, so it begins anew without them."
+    db.execute("UPDATE retrainings SET ended = ?, outcome = 'abandoned', words = ? WHERE ended IS NULL", [at, words])
+    return rows
+
+
+def discard(store: Path, abandoned: Iterable[Mapping[str, Any]]) -> None:
+    """Remove what abandoned runs have made."""
+    for row in abandoned:
         candidate = versions.file(store, row["model"])
         (folder(store) / f"{row['number']:04d}" / "labels.jsonl").unlink(missing_ok=True)
         shutil.rmtree(candidate.with_suffix(""), ignore_errors=True)
@@ -185,7 +199,10 @@ def retrained(row: Mapping[str, Any]) -> Retrained:
 
 
 def due(db: Database, learn: Learn, ballot: Ballot, now: float) -> bool:
-    """Whether it is time to retrain: one was left unfinished, or is long ago and there are votes on enough others."""
+    """Whether it is time to retrain: one was left unfinished, or is long ago and enough other memes have votes now.
+
+    Not while a model is on trial: what is learnt meanwhile would be compared with a model that may be about to go.
+    """
     if not learn.every:
         return False
     last = next(iter(db.query("SELECT * FROM retrainings ORDER BY number DESC LIMIT 1")), None)
@@ -193,16 +210,19 @@ def due(db: Database, learn: Learn, ballot: Ballot, now: float) -> bool:
         return True
     if last and last["outcome"] != "abandoned" and now - last["began"] < learn.every * HOUR:
         return False
-    marks = ", ".join("?" * len(ballot.up | ballot.down))
-    (voted,) = db.execute(
-        "SELECT count(DISTINCT meme) FROM reactions JOIN memes ON memes.id = meme "  # noqa: S608
-        f"WHERE {OWN} AND emoji IN ({marks}) AND reactions.created - memes.created BETWEEN 0 AND ?",
-        [*ballot.up, *ballot.down, USUAL.within],
-    ).fetchone()
+    if db.execute("SELECT 1 FROM models WHERE state = 'trial'").fetchone():
+        return False
     (learnt,) = db.execute(
-        "SELECT coalesce(max(labels), 0) FROM retrainings WHERE outcome NOT IN ('abandoned', 'failed')"
+        "SELECT coalesce(max(began), 0) FROM retrainings WHERE outcome NOT IN ('abandoned', 'failed')"
     ).fetchone()
-    return int(voted) - int(learnt) >= learn.least
+    marks = ", ".join("?" * len(ballot.up | ballot.down))
+    (fresh,) = db.execute(
+        "SELECT count(*) FROM (SELECT min(reactions.created) AS first FROM reactions JOIN memes ON memes.id = meme "  # noqa: S608
+        f"WHERE {OWN} AND emoji IN ({marks}) AND reactions.created - memes.created BETWEEN 0 AND ? GROUP BY meme) "
+        "WHERE first > ?",
+        [*ballot.up, *ballot.down, USUAL.within, learnt],
+    ).fetchone()
+    return int(fresh) >= learn.least
 
 
 def keep(file: Path, value: Any) -> None:

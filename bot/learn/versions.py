@@ -77,11 +77,21 @@ def broken(db: Database, version: str, words: str, at: float) -> None:
 
 
 def end_trial(db: Database, version: str, base: str, better: bool, words: str, at: float) -> None:
-    """The version on trial is promoted, or refused."""
+    """The version on trial is promoted, or refused; one whose trial is over stays as it is."""
     with db.atomic():
-        db.execute("UPDATE models SET state = 'refused', words = ? WHERE id = ? AND state = 'trial'", [words, version])
-        if better:
-            note_promotion(db, version, base, at)
+        ended = db.execute(
+            "UPDATE models SET state = 'refused', words = ? WHERE id = ? AND state = 'trial'", [words, version]
+        )
+        if ended.rowcount > 0:
+            note_overtaken(db)
+            if better:
+                note_promotion(db, version, base, at)
+
+
+def note_overtaken(db: Database) -> None:
+    """Another version takes the place of whatever is on trial; within the caller's transaction."""
+    words = "Another model took its place on trial."
+    db.execute("UPDATE models SET state = 'refused', words = ? WHERE state = 'trial'", [words])
 
 
 def thin_out(db: Database, store: Path, keep: int, base: str) -> list[Path]:

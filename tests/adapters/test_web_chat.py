@@ -26,12 +26,15 @@ from bot.events import (
     Candidate,
     Change,
     Failed,
+    Forbidden,
     Gone,
     ImagePosted,
     MemeRecord,
     MemeReply,
     NotFound,
     ReactionChanged,
+    TooSoon,
+    Withdrawn,
 )
 
 MAX_BYTES = 20_000_000
@@ -389,13 +392,20 @@ async def test_a_client_that_leaves_leaves_nothing_behind(site: Site, tmp_path: 
 
 @pytest.mark.parametrize(
     ("trouble", "status"),
-    [(Busy("Too many pictures wait."), 503), (Failed("It broke."), 500), (RuntimeError("secret"), 500)],
+    [
+        (Busy("Too many pictures wait."), 503),
+        (TooSoon("One at a time: try again in 60 s.", 60), 429),
+        (Forbidden("It is another's picture."), 403),
+        (Withdrawn("It is not kept."), 410),
+        (Failed("It broke."), 500),
+        (RuntimeError("secret"), 500),
+    ],
 )
 async def test_trouble_is_told_in_a_sentence(site: Site, trouble: Exception, status: int, caplog: Any) -> None:
     site.service.trouble = trouble
     async with site.post(png()) as answer:
         sentence = await refused(answer, status)
-        assert ("Retry-After" in answer.headers) == (status == 503)
+        assert answer.headers.get("Retry-After") == {503: "3", 429: "60"}.get(status)
     assert "secret" not in sentence
     assert bool(caplog.records) == isinstance(trouble, RuntimeError)
     assert all(record.exc_info for record in caplog.records)
@@ -607,6 +617,30 @@ async def test_other_origins_change_nothing(site: Site) -> None:
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
+async def test_behind_a_proxy_the_pages_own_name_may_post(tmp_path: Path) -> None:
+    async with serving(tmp_path, allowed_hosts=["Memes.example"]) as site:
+        for origin, status in (
+            ("https://memes.example", 404),
+            ("https://memes.example:8443", 404),
+            ("https://evil.example", 403),
+            ("https://memes.example.evil", 403),
+            ("ftp://memes.example", 403),
+        ):
+            async with site.client.post("/api/memes/m0/redo", headers={"Origin": origin}) as answer:
+                await refused(answer, status)
+
+
+async def test_what_nobody_can_read_is_a_bad_request(tmp_path: Path, caplog: Any) -> None:
+    async with serving(tmp_path, token="sesame") as site:
+        form = {"Content-Type": "application/x-www-form-urlencoded; charset=klingon"}
+        async with site.client.post("/login", data=b"token=x", headers=form) as answer:
+            await refused(answer, 400)
+        bearer = {"Authorization": "Bearer sesame"}
+        async with site.client.post("/api/memes/m0/redo", data=b"[" * 60_000, headers=bearer) as answer:
+            await refused(answer, 400)
+    assert not caplog.records
+
+
 async def test_every_answer_carries_the_strict_headers(site: Site) -> None:
     for path in ("/", "/static/app.js", "/api/memes", "/nothing", "/api/feed", "/healthz"):
         async with site.client.get(path) as answer:
@@ -653,6 +687,19 @@ async def test_signing_in(tmp_path: Path, by_link: bool) -> None:
             assert answer.url.path_qs == "/"
             assert "sesame" not in answer.history[0].headers["Set-Cookie"]
         await site.meme()
+
+
+async def test_without_the_chat_the_dashboard_can_be_signed_in_to(tmp_path: Path) -> None:
+    async with serving(tmp_path, token="sesame", chat=False) as site:
+        async with site.client.get("/static/style.css") as answer:
+            assert answer.status == 200
+        async with site.client.get("/dashboard") as answer:
+            assert answer.status == 403
+            assert 'action="/login?page=/dashboard"' in await answer.text()
+        login = {"page": "/dashboard"}
+        async with site.client.post("/login", params=login, data={"token": "sesame"}, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, "/dashboard")
+            assert answer.cookies
 
 
 # ------------------------------------------------------------------ words

@@ -176,6 +176,23 @@ async def test_a_model_that_cannot_be_read(bot: Bot, tmp_path: Path) -> None:
     assert "broken.safetensors cannot be read" in err
 
 
+async def test_forget_needs_a_database_and_a_platform(bot: Bot) -> None:
+    for whom, expected, words in (
+        ("discord:1", 1, "There is no database"),
+        ("dsicord:1", 2, "There is no platform dsicord"),
+        ("discord", 2, "Say whom to forget"),
+    ):
+        await bot.spawn("forget", whom)  # after the settings, as in a container
+        status, out, err = await bot.ended()
+        assert (status, out) == (expected, "")
+        assert err.startswith(words)
+        assert not bot.database.exists()
+    async with Store(bot.database):
+        pass
+    await bot.spawn("forget", "discord:1")
+    assert (await bot.ended())[:2] == (0, "Forgotten: 0 memes, 0 votes, 0 requests.\n")
+
+
 async def test_the_doctor_says_what_is_there(bot: Bot) -> None:
     bot.settings.insert(0, "doctor")
     await bot.spawn(f"draw.font={bot.database}", "captioner.device=cpu")

@@ -27,6 +27,7 @@ from bot.events import (
     TooLarge,
     TooSoon,
     Wish,
+    Withdrawn,
 )
 from bot.health import Health
 from bot.service import MAX_ALT, Service, alt_text
@@ -299,6 +300,40 @@ async def test_a_user_cools_down(engine: Engine, store: Store, health: Health, p
     assert await service.redo(first.id, "somebody else")
     now += 10
     assert await service.post(posted())
+
+
+async def test_a_turn_that_came_to_nothing_is_given_back(
+    engine: Engine, store: Store, health: Health, posted: Posted, fetching: Callable[[bytes], Fetch]
+) -> None:
+    service = Service(engine, store, health, Reply(cooldown_user=10, explore=0), clock=lambda: 1000.0)
+    with pytest.raises(BadPicture):
+        await service.post(posted(fetch=fetching(b"no picture")))
+    assert await service.post(posted())
+    with pytest.raises(TooSoon) as soon:
+        await service.post(posted())
+    assert soon.value.wait == 10
+
+
+@pytest.mark.parametrize("who", ["u", "painter"])
+async def test_a_meme_under_way_for_somebody_who_is_forgotten_is_not_kept(
+    service: Service, store: Store, posted: Posted, who: str
+) -> None:
+    event = posted(author="painter")
+    fetching, go_on = asyncio.Event(), asyncio.Event()
+
+    async def fetch(limit: int) -> bytes:
+        fetching.set()
+        await go_on.wait()
+        return await event.fetch(limit)
+
+    making = asyncio.create_task(service.post(dataclasses.replace(event, fetch=fetch)))
+    await fetching.wait()
+    await service.forget("test", who)
+    go_on.set()
+    with pytest.raises(Withdrawn):
+        await making
+    assert await service.latest("test", "c", "u") == []
+    assert await answer(service, posted(author="painter"))
 
 
 async def test_who_opted_out_is_not_memed_by_others(service: Service, store: Store, posted: Posted) -> None:

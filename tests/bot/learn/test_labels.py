@@ -94,6 +94,7 @@ async def test_one_users_picks_have_a_cap(store: Store) -> None:
 
 async def test_the_file_is_what_the_captioner_reads(voted: Store, tmp_path: Path) -> None:
     grid = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    await voted.change_settings(Place("test", "c"), "admin", {"consent": True}, NOON)
     await voted.add(meme("x", created=NOON + 99), Kept(b"drawn", features=packed(grid), picked=True))
     await react(voted, "x", "ann", "👍", later=100)
     with beside(voted.path) as db:
@@ -108,6 +109,7 @@ async def test_the_file_is_what_the_captioner_reads(voted: Store, tmp_path: Path
 
 
 async def test_who_is_forgotten_is_in_no_later_set(voted: Store) -> None:
+    await voted.change_settings(Place("test", "c"), "admin", {"consent": True}, NOON)
     await voted.add(meme("mine", user="ann", created=NOON + 99), Kept(b"drawn", features=b"seen"))
     await react(voted, "mine", "bob", "👍", later=100)
     assert base64.b64encode(b"seen").decode() in json.dumps(lines(voted))
@@ -119,17 +121,19 @@ async def test_who_is_forgotten_is_in_no_later_set(voted: Store) -> None:
 
 
 async def test_features_go_with_the_consent(store: Store) -> None:
-    for name, chat in (("a", "one"), ("b", "two")):
-        await store.add(meme(name, chat=chat, server="s"), Kept(b"drawn", features=b"seen", place=chat))
     everywhere, one = Place("test", "", "s"), Place("test", "one", "s")
 
     def kept() -> list[str]:
         return [line["id"] for line in lines(store) if line["features"]]
 
     await store.change_settings(everywhere, "admin", {"consent": True}, NOON)
+    for name, chat in (("a", "one"), ("b", "two")):
+        await store.add(meme(name, chat=chat, server="s"), Kept(b"drawn", features=b"seen", place=chat))
     assert kept() == ["a", "b"]
     await store.change_settings(one, "admin", {"consent": True}, NOON)
     await store.change_settings(everywhere, "admin", {"consent": None}, NOON)
     assert kept() == ["a"]
     await store.change_settings(one, "admin", {"consent": False}, NOON)
     assert kept() == []
+    await store.add(meme("late", chat="one", server="s"), Kept(b"drawn", features=b"seen", place="one"))
+    assert kept() == []  # it was on its way when the consent was taken back

@@ -13,12 +13,14 @@ import pytest
 
 from bot.config import Config
 from bot.database import StoreError, beside
-from bot.events import Retrained
+from bot.events import Kept, Retrained
 from bot.learn import runs, versions
 from bot.learn.retraining import Retraining, Running
 from bot.learn.versions import Serving
 from bot.store import Store
 from captioner.checkpoint import Checkpoint
+
+from .conftest import NOON, meme, react
 
 ROOT = Path(__file__).parents[3]
 Trained = Callable[..., Retraining]
@@ -160,6 +162,33 @@ async def test_another_model_promoted_meanwhile_stays(
     assert await serving(retraining, voted) == Serving()
 
 
+async def test_of_two_models_on_trial_the_newer_one_is_tried(
+    voted: Store, trained: Trained, configured: Callable[..., Config]
+) -> None:
+    for _ in range(2):
+        retraining = trained("learn.trial_share=0.2")
+        assert (await retraining.run()).outcome == "trial"
+    base = retraining.config.captioner.model
+    with beside(voted.path) as db:
+        states = {row["id"]: row["state"] for row in db.query("SELECT id, state FROM models")}
+    assert states == {"learnt-0001": "refused", "learnt-0002": "trial"}
+    await voted.end_trial("learnt-0001", base, True, "Late.", 5.0)
+    assert await serving(retraining, voted) == Serving(trial="learnt-0002")
+    await voted.end_trial("learnt-0002", base, True, "Well received.", 6.0)
+    assert await serving(retraining, voted) == Serving("learnt-0002")
+
+
+async def test_an_operators_own_checkpoint_beside_the_versions_stays(voted: Store, trained: Trained) -> None:
+    own = voted.path.parent / "models" / "mine.safetensors"
+    own.parent.mkdir(exist_ok=True)
+    own.write_bytes(b"weights")
+    left = own.with_name("learnt-0999.safetensors")
+    left.write_bytes(b"of a run that was killed")
+    await trained().run()
+    assert own.read_bytes() == b"weights"
+    assert not left.exists()
+
+
 async def test_it_is_due_when_there_are_new_votes_and_some_time_has_passed(
     voted: Store, trained: Trained, configured: Callable[..., Config]
 ) -> None:
@@ -176,11 +205,19 @@ async def test_it_is_due_when_there_are_new_votes_and_some_time_has_passed(
     assert not due(now, "learn.every=0")
     await trained(clock=lambda: now).run()
     assert not due(now + 90_000)  # nothing new
-    with beside(voted.path) as db:
-        db.execute("UPDATE retrainings SET labels = 5")
-        db.conn.commit()
+    for number in range(20):
+        await voted.add(meme(f"n{number}", created=now + number), Kept(b"drawn"))
+        await react(voted, f"n{number}", "ann", "👍", later=now + 60 - NOON)
     assert not due(now + 80_000)
     assert due(now + 90_000)
+    assert not due(now + 90_000, "learn.least=21")
+    for number in range(30):  # what was learnt from may go without others being waited for
+        await voted.delete([f"m{number:02d}"])
+    assert due(now + 90_000)
+    with beside(voted.path) as db:
+        db.execute("UPDATE models SET state = 'trial'")
+        db.conn.commit()
+    assert not due(now + 90_000)
     with beside(voted.path) as db:
         db.execute("UPDATE retrainings SET ended = NULL")
         db.conn.commit()
