@@ -572,6 +572,8 @@ class Store(Protocol):
 
     async def change_settings(self, place: Place, user: str, changes: Mapping[str, Any], at: float) -> None: ...
 
+    async def move(self, platform: str, old: str, new: str) -> None: ...
+
     async def opt_out(self, platform: str, user: str, out: bool, at: float) -> None: ...
 
     async def opted_out(self, platform: str, user: str) -> bool: ...
@@ -726,6 +728,10 @@ class Service(Protocol):
 
     async def change_settings(self, place: Place, user: str, changes: Mapping[str, Any]) -> Settings:
         """Set some of a place's settings by name (None: as its server or the configuration has it); `BadRequest`."""
+        ...
+
+    async def moved(self, platform: str, old: str, new: str) -> None:
+        """The platform gave a chat another number: what is remembered of it goes with it."""
         ...
 
     async def opt_out(self, platform: str, user: str, out: bool) -> None:

@@ -57,6 +57,21 @@ def change(db: Database, place: Place, user: str, changes: Mapping[str, Any], at
                 )
 
 
+def move(db: Database, platform: str, old: str, new: str) -> None:
+    """A chat has another number: its memes, settings, features and requests go with it.
+
+    Messages are counted anew there, so that its memes stand as none of them.
+    """
+    values = [new, platform, old]
+    with db.atomic():
+        chat_of = "SELECT id FROM memes WHERE platform = ?"
+        db.execute(f"UPDATE features SET chat = ? WHERE chat = ? AND meme IN ({chat_of})", [new, old, platform])  # noqa: S608
+        db.execute("UPDATE memes SET chat = ?, reply = NULL, message = '' WHERE platform = ? AND chat = ?", values)
+        db.execute("UPDATE requests SET chat = ? WHERE platform = ? AND chat = ?", values)
+        db.execute("UPDATE OR IGNORE settings SET chat = ? WHERE platform = ? AND chat = ?", values)
+        db.execute("DELETE FROM settings WHERE platform = ? AND chat = ?", [platform, old])
+
+
 def drop_features(db: Database, place: Place) -> int:
     """Remove what is kept of pictures in those of the place's chats that do not consent; how many there were."""
     rows = db.query(

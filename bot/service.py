@@ -301,6 +301,13 @@ class Service:
         self._changed.clear()
         return await self.settings(place)
 
+    async def moved(self, platform: str, old: str, new: str) -> None:
+        """The platform gave a chat another number: what is remembered of it goes with it."""
+        with _guarded():
+            await self._store.move(platform, old, new)
+        self._changed.clear()
+        self._told(platform, "")
+
     async def opt_out(self, platform: str, user: str, out: bool) -> None:
         """Whether other people may have memes made of this user's pictures."""
         with _guarded():

@@ -137,6 +137,10 @@ class Store:
         """Write what was changed; where consent was taken back, features go."""
         await self._call(self._change_settings, place, user, changes, at)
 
+    async def move(self, platform: str, old: str, new: str) -> None:
+        """A chat has another number."""
+        await self._call(places.move, self._db, platform, old, new)
+
     async def opt_out(self, platform: str, user: str, out: bool, at: float) -> None:
         await self._call(people.opt_out, self._db, platform, user, out, at)
 

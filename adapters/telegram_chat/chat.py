@@ -51,10 +51,14 @@ class TelegramChat:
 
     async def run(self, service: Service) -> None:
         """Serve until cancelled. Raises `Unusable` for a wrong token, TelegramError where Telegram is out of reach."""
+
+        async def moved(old: int, new: int) -> None:
+            await service.moved(PLATFORM, str(old), str(new))
+
         try:
             async with (
                 self._connected() as bot,
-                Session(Outbox(bot, Floods(self._limits)), service) as session,
+                Session(Outbox(bot, Floods(self._limits), moved), service) as session,
             ):
                 await _introduce(bot, polling=self._webhook is None)
                 self._reach(True)

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from telegram import BotCommand, InputFile
+from telegram.error import BadRequest
 from telegram.error import Forbidden as Barred
 
 from bot.events import Forbidden, Ranked, Service, Settings
@@ -37,6 +38,8 @@ The buttons below a meme make another one, let you pick among the captions, put 
 /settings /leaderboard /model /privacy /export /forget /optout""".replace("\n ", " ")
 
 HINT = "Which picture? Send one, write /meme below it, or reply to it with /meme."
+
+UNREADABLE = "I cannot write on that: send me a photo, a picture as a file, a still sticker or a GIF."
 
 PRIVACY = """\
 The captioner runs inside this bot: your picture goes to nobody else.
@@ -73,6 +76,9 @@ class Commands:
     async def hint(self, job: Job) -> None:
         await self._say(job, HINT)
 
+    async def unreadable(self, job: Job) -> None:
+        await self._say(job, UNREADABLE)
+
     async def privacy(self, job: Job) -> None:
         await self._say(job, PRIVACY)
 
@@ -101,6 +107,8 @@ class Commands:
 
     async def export(self, job: Job) -> None:
         """The file goes to the user in private, wherever it was asked for."""
+        if int(job.user) < 0:  # an anonymous administrator or a channel: what is sent there, everybody sees
+            raise Forbidden("Ask me as yourself, not in the name of a chat.")
         data = await self._service.export(PLATFORM, job.user)
 
         async def attempt(chat: int) -> None:
@@ -112,7 +120,7 @@ class Commands:
 
         try:
             await self._outbox.send(int(job.user), attempt)
-        except Barred as error:
+        except (Barred, BadRequest) as error:
             raise Forbidden("I cannot write to you: start a private chat with me first.") from error
         if job.chat < 0:
             await self._say(job, "I have sent it to you in private.")
@@ -137,6 +145,7 @@ COMMANDS: dict[str, Callable[[Commands, Job], Awaitable[None]]] = {
     "start": Commands.help,
     "help": Commands.help,
     "hint": Commands.hint,
+    "unreadable": Commands.unreadable,
     "settings": Commands.settings,
     "privacy": Commands.privacy,
     "export": Commands.export,

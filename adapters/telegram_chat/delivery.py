@@ -1,7 +1,9 @@
 """Memes on their way into the chat, and the buttons below them."""
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from telegram import InlineKeyboardMarkup, InputFile, Message
 from telegram.error import BadRequest, TelegramError
@@ -23,6 +25,17 @@ SMALLER = 2 / 3
 """What a meme is shrunk to where the server finds it too large all the same, each time."""
 
 
+@dataclass(slots=True)
+class Doubt:
+    """A meme that may stand in its chat as a message that nobody wrote down, between two others."""
+
+    meme: str
+    after: int
+    """The message that it answers."""
+    before: float = math.inf
+    """The message that it was sent as in the end."""
+
+
 class Delivery:
     """What was sent is written down before the next turn of the chat."""
 
@@ -31,8 +44,8 @@ class Delivery:
         self._service = service
         self._rights = rights
         self._refreshing: set[str] = set()
-        self._doubts: dict[int, list[tuple[int, str]]] = {}
-        """By chat: the messages whose answer was on its way at a crash, and the memes that answer them."""
+        self._doubts: dict[int, list[Doubt]] = {}
+        """By chat: the memes that were on their way at a crash."""
         self._copies: dict[tuple[int, int], str | None] = {}
 
     async def deliver(self, request: Request, job: Job, reply: MemeReply) -> None:
@@ -68,6 +81,9 @@ class Delivery:
                 **({} if as_file else {"has_spoiler": reply.spoiler or None}),
             )
             await self._service.sent(reply.id, str(message.message_id))
+            for doubt in self._doubts.get(chat, ()):
+                if doubt.meme == reply.id:
+                    doubt.before = message.message_id
 
         await self._outbox.send(job.chat, attempt)
 
@@ -79,15 +95,15 @@ class Delivery:
 
     def doubt(self, job: Job, meme: str) -> None:
         """The meme was on its way at a crash: it may stand in its chat as a message that nobody wrote down."""
-        self._doubts.setdefault(job.chat, []).append((job.to or 0, meme))
+        self._doubts.setdefault(job.chat, []).append(Doubt(meme, job.to or 0))
 
     async def copied(self, chat: int, message: int) -> str | None:
         """The meme that a message is such a copy of. None for a message of somebody else, or not in doubt."""
         if chat not in self._doubts:
             return None
         if (chat, message) not in self._copies:
-            doubts = [doubt for doubt in self._doubts[chat] if doubt[0] < message]
-            found = [meme for to, meme in doubts if await self._is_copy(chat, message, to, meme)]
+            doubts = [doubt for doubt in self._doubts[chat] if doubt.after < message < doubt.before]
+            found = [doubt.meme for doubt in doubts if await self._is_copy(chat, message, doubt.after, doubt.meme)]
             self._copies[chat, message] = found[-1] if found else None
         return self._copies[chat, message]
 

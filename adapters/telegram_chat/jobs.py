@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 MAX_CAPTION = 1024
 LEFT_OVER_AT_ONCE = 8
+NO_RIGHTS = "I may not send pictures here. An administrator of this chat can allow it."
 BROKEN = "Something broke on the bot's side. Its log says what."
 
 
@@ -123,6 +124,11 @@ class Jobs:
             await others.get(job.kind, self._commands)(job)
         except Expected as error:
             await self._refuse(request, job, str(error))
+        except BadRequest as error:
+            if "not enough rights" not in error.message.lower():
+                raise
+            log.info("no rights to answer in chat %s: %s", job.chat, error)
+            await self._refuse(request, job, NO_RIGHTS)
         else:
             await self._end(request, "answered", "")
 

@@ -25,11 +25,12 @@ FINISHING_SECONDS = 15.0
 
 
 class Outbox:
-    """Sends in turns. `async with` ends when what is on its way has arrived."""
+    """Sends in turns; `moved` is told the old and the new number of a group that became a supergroup."""
 
-    def __init__(self, bot: Bot, floods: Floods) -> None:
+    def __init__(self, bot: Bot, floods: Floods, moved: Callable[[int, int], Awaitable[None]]) -> None:
         self.bot = bot
         self._floods = floods
+        self._moved = moved
         self._under_way: dict[int, set[asyncio.Task[object]]] = {}
 
     async def send(self, chat: int, attempt: Callable[[int], Awaitable[Result]]) -> Result:
@@ -46,6 +47,7 @@ class Outbox:
             except RetryAfter as error:
                 self._floods.hold(chat, time.monotonic() + seconds_of(error))
             except ChatMigrated as error:
+                await self._moved(chat, error.new_chat_id)
                 chat = error.new_chat_id
             except NetworkError as error:
                 if isinstance(error, BadRequest) or is_too_large(error):

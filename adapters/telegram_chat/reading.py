@@ -3,7 +3,17 @@
 import re
 from dataclasses import dataclass
 
-from telegram import Animation, Document, ExternalReplyInfo, Message, PhotoSize, Sticker, Update, User
+from telegram import (
+    Animation,
+    Document,
+    ExternalReplyInfo,
+    Message,
+    MessageOrigin,
+    PhotoSize,
+    Sticker,
+    Update,
+    User,
+)
 from telegram.constants import ChatType
 
 COMMAND = re.compile(r"/(\w{1,32})(?:@(\w+))?(?:\s+|$)")
@@ -93,9 +103,13 @@ def sender(message: Message) -> str:
     return str(message.from_user.id) if message.from_user else str(message.chat.id)
 
 
-def first_sender(elsewhere: ExternalReplyInfo) -> str:
-    """Who wrote the message of another chat that is replied to; "" for who does not want to be known."""
-    origin = elsewhere.origin
+def author_of(message: Message) -> str:
+    """Whose picture it is: of a forwarded one, who wrote it first, where that may be known."""
+    return (first_sender(message.forward_origin) if message.forward_origin else "") or sender(message)
+
+
+def first_sender(origin: MessageOrigin) -> str:
+    """Who wrote a message that stands elsewhere now; "" for who does not want to be known."""
     writer = (
         getattr(origin, "sender_user", None) or getattr(origin, "sender_chat", None) or getattr(origin, "chat", None)
     )

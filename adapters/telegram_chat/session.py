@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
@@ -17,12 +18,26 @@ from .job import PLATFORM, Job, place_of
 from .jobs import Jobs
 from .outbox import Outbox
 from .presses import Presses
-from .reading import Said, first_sender, is_from_bot, is_private, own_boxes, picture_of, said, sender, thread_of
+from .reading import (
+    Said,
+    author_of,
+    first_sender,
+    is_from_bot,
+    is_private,
+    own_boxes,
+    picture_of,
+    said,
+    sender,
+    thread_of,
+)
 from .rights import Rights
 from .tasks import Tasks
 from .votes import Votes
 
 log = logging.getLogger(__name__)
+
+LATE = 300.0
+"""Seconds after which a picture that was merely posted is not answered any more."""
 
 
 class Session:
@@ -38,7 +53,7 @@ class Session:
         delivery = Delivery(outbox, service, self._rights)
         self._jobs = Jobs(outbox, service, self._rights, delivery, commands.answer, self._tasks)
         self._presses = Presses(outbox, service, self._jobs, delivery, self._tasks)
-        self._votes = Votes(outbox, service, delivery)
+        self._votes = Votes(outbox, service, delivery, self._tasks)
         self._albums = Albums()
 
     async def __aenter__(self) -> Self:
@@ -79,6 +94,8 @@ class Session:
             await self._posted(message)
 
     async def _posted(self, message: Message) -> None:
+        if message.migrate_to_chat_id:
+            await self._service.moved(PLATFORM, str(message.chat.id), str(message.migrate_to_chat_id))
         if is_from_bot(message):
             return
         job = await self._asked_of(message)
@@ -92,12 +109,12 @@ class Session:
         """The album is one request from its first item on; what comes with the others is added in memory."""
         name = f"album:{message.chat.id}:{message.media_group_id}"
         album, is_new = self._albums.add(name, message, job)
-        if job and not album.asked:
-            album.asked = True
-            request = job.request(name)
-            album.request = request if await self._service.accept(request) else None
         if is_new:
             self._tasks.start(self._close_album(name))
+        if job and not album.asked:
+            request = job.request(name)
+            album.request = request if await self._service.accept(request) else None
+            album.asked = True
 
     async def _close_album(self, name: str) -> None:
         album = await self._albums.complete(name)
@@ -129,23 +146,28 @@ class Session:
         quoted = message.reply_to_message
         answers_me = bool(quoted and quoted.from_user and quoted.from_user.id == self._me.id)
         addressed = is_private(message) or words.command == "meme" or words.mentioned or answers_me
-        if not addressed and not (await self._service.settings(place_of(message.chat.id))).passive:
+        if not addressed and (_is_late(message) or not await self._is_passive(message)):
             return None
-        return _with_picture(message, words, dataclasses.replace(job, addressed=addressed))
+        job = dataclasses.replace(job, addressed=addressed, author=author_of(message))
+        return _with_picture(message, words, job)
+
+    async def _is_passive(self, message: Message) -> bool:
+        return (await self._service.settings(place_of(message.chat.id))).passive
 
     async def _of_words(self, message: Message, words: Said, job: Job) -> Job | None:
-        """A command or mention in reply to a picture, or to one of our memes."""
-        if not message.text or not (is_private(message) or words.command == "meme" or words.mentioned):
+        """A command or mention in reply to a picture, or to one of our memes; or something that is no picture."""
+        if not (is_private(message) or words.command == "meme" or words.mentioned):
             return None
+        if not message.text:
+            return dataclasses.replace(job, command="unreadable") if message.effective_attachment else None
         quoted = message.reply_to_message
         if quoted and (meme := await self._meme_at(quoted)):
             boxes = own_boxes(words.words)
             return dataclasses.replace(job, kind="own" if boxes else "redo", meme=meme, own=boxes)
         if quoted and picture_of(quoted):
-            author = "" if sender(quoted) == job.user else sender(quoted)
-            return dataclasses.replace(_with_picture(quoted, words, job), author=author)
+            return dataclasses.replace(_with_picture(quoted, words, job), author=author_of(quoted))
         if (elsewhere := message.external_reply) and picture_of(elsewhere):
-            return dataclasses.replace(_with_picture(elsewhere, words, job), author=first_sender(elsewhere))
+            return dataclasses.replace(_with_picture(elsewhere, words, job), author=first_sender(elsewhere.origin))
         return dataclasses.replace(job, command="hint")
 
     async def _meme_at(self, message: Message) -> str | None:
@@ -153,6 +175,11 @@ class Session:
             return await self._service.meme_at(PLATFORM, str(message.chat.id), str(message.message_id))
         except NotFound:
             return None
+
+
+def _is_late(message: Message) -> bool:
+    """Whether it was posted so long ago that nobody expects an answer: Telegram keeps what it could not tell."""
+    return time.time() - message.date.timestamp() > LATE
 
 
 def _with_picture(source: Message | ExternalReplyInfo, words: Said, job: Job) -> Job:

@@ -1,5 +1,6 @@
 """Reactions, as Telegram tells them: a user's whole set with its predecessor, or totals without names."""
 
+import asyncio
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from bot.events import BadRequest, NotFound, ReactionChanged, Service
 from .delivery import Delivery
 from .job import PLATFORM
 from .outbox import Outbox
+from .tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +26,12 @@ Said = TypeVar("Said")
 class Votes:
     """Writes reactions down before they are confirmed."""
 
-    def __init__(self, outbox: Outbox, service: Service, delivery: Delivery) -> None:
+    def __init__(self, outbox: Outbox, service: Service, delivery: Delivery, tasks: Tasks) -> None:
         self._outbox = outbox
         self._service = service
         self._delivery = delivery
+        self._tasks = tasks
+        self._in_order = asyncio.Lock()
 
     async def reacted(self, change: MessageReactionUpdated) -> None:
         """Written so that hearing of it twice changes nothing; votes by button with other emoji stay."""
@@ -46,7 +50,8 @@ class Votes:
                 message=str(change.message_id),
             )
             if not await self._keep(change.chat.id, self._service.react, vote):
-                await self._keep_on_copy(change.chat.id, change.message_id, vote)
+                # Asking Telegram what the message is takes turns of the chat, for which no other update shall wait.
+                self._tasks.start(self._keep_on_copy(change.chat.id, change.message_id, vote))
 
     async def counted(self, change: MessageReactionCountUpdated) -> None:
         """In channels all reactions are anonymous; elsewhere those with names are in the totals, too."""
@@ -74,8 +79,9 @@ class Votes:
 
     async def _keep_on_copy(self, chat: int, message: int, vote: ReactionChanged) -> None:
         """A vote on the other copy of a meme that a crash doubled is one on the meme."""
-        if meme := await self._delivery.copied(chat, message):
-            await self._keep(chat, self._service.react, dataclasses.replace(vote, meme=meme))
+        async with self._in_order:
+            if meme := await self._delivery.copied(chat, message):
+                await self._keep(chat, self._service.react, dataclasses.replace(vote, meme=meme))
 
 
 def _emoji_of(reaction: ReactionType) -> str:

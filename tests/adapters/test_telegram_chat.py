@@ -18,7 +18,7 @@ from adapters.telegram_chat import TelegramChat, Webhook
 from adapters.telegram_chat.floods import Limits
 from bot import config, requests
 from bot.engine import Engine
-from bot.events import MemeRecord, NotFound, Unusable
+from bot.events import Failed, MemeRecord, NotFound, Place, Request, Unusable
 from bot.health import Health
 from bot.service import Service
 from bot.store import Store
@@ -634,6 +634,105 @@ async def test_pictures_of_who_opted_out(bot: Running) -> None:
     assert "does not want memes" in group.said[1]
 
 
+async def test_a_forwarded_picture_is_whose_it_was(bot: Running) -> None:
+    theirs, mine = bot.api.private(8), bot.api.private(7)
+    theirs.post(8, "/optout")
+    await bot.api.until(lambda: theirs.said)
+    for number, known in enumerate(({"id": 8}, {"id": 7})):
+        writer = {"is_bot": False, "first_name": "x"} | known
+        mine.post_photo(jpeg(number), forward_origin={"type": "user", "sender_user": writer, "date": 1})
+    await bot.settled(answered=2, refused=1)
+    assert len(mine.memes) == 1
+    assert "does not want memes" in mine.said[0]
+
+
+async def test_old_pictures_that_were_merely_posted_are_let_be(bot: Running) -> None:
+    """Telegram tells for a day what it could not tell while the bot was off."""
+    group = bot.api.group(bot="administrator")
+    group.members[7] = "administrator"
+    group.post(7, "/settings passive on")
+    await bot.api.until(lambda: group.said)
+    await bot.stop()
+    group.post_photo(jpeg(1))
+    group.post_photo(jpeg(2), "/meme")
+    for update in bot.api.updates:
+        update["message"]["date"] -= 3600
+    group.post_photo(jpeg(3))
+    bot.start()
+    await bot.settled(answered=3)
+    assert len(group.memes) == 2
+
+
+async def test_no_right_to_send_pictures(bot: Running) -> None:
+    group = bot.api.group()
+    words = "Bad Request: not enough rights to send photos to the chat"
+    bot.api.fail("sendPhoto", Fault(400, description=words))
+    group.post_photo(jpeg(), "/meme")
+    await bot.settled(refused=1)
+    assert group.said == ["I may not send pictures here. An administrator of this chat can allow it."]
+
+
+async def test_what_is_no_picture_gets_a_sentence_where_it_was_meant(bot: Running) -> None:
+    private, group = bot.api.private(7), bot.api.group()
+    video = {"file_id": "x", "file_unique_id": "y", "width": 1, "height": 1, "duration": 1}
+    private.post(7, video=video)
+    private.post_sticker(b"x", is_animated=True)
+    group.post(7, "/meme", video=video)
+    group.post(7, "look at this", video=video)
+    await bot.settled(answered=3)
+    assert len(private.said) == 2
+    assert [text.partition(":")[0] for text in group.said] == ["I cannot write on that"]
+
+
+@pytest.mark.parametrize("tell", [True, False])
+async def test_a_group_that_becomes_a_supergroup_keeps_what_it_was(bot: Running, tell: bool) -> None:
+    group = bot.api.group(-5, bot="administrator")
+    group.members[7] = "administrator"
+    for words in ("/settings passive on", "/settings filter strict"):
+        group.post(7, words)
+    await bot.api.until(lambda: len(group.said) == 2)
+    group.post_photo(jpeg(1))
+    await bot.api.until(lambda: group.memes)
+    first = await bot.record(group, group.memes[0])
+    supergroup = group.upgrade(-1005, tell=tell)
+    group.press(group.memes[0], "Another one")
+    await bot.api.until(lambda: supergroup.memes)
+    supergroup.react(supergroup.memes[0], 9, "👍")
+    async with asyncio.timeout(30):
+        while await bot.votes(supergroup.memes[0], supergroup) != {"👍": 1}:
+            await asyncio.sleep(0.02)
+    settings = await bot.service.settings(Place("telegram", "-1005"))
+    assert (settings.passive, settings.filter) == (True, "strict")
+    assert await bot.service.settings(Place("telegram", "-5")) != settings
+    assert (await bot.store.record(first.id)).chat == "-1005"
+    supergroup.post_photo(jpeg(2))
+    await bot.api.until(lambda: len(supergroup.memes) == 2)
+
+
+async def test_an_album_that_could_not_be_kept_is_told_again(bot: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    accept, broken = bot.service.accept, [Failed("The disk is full.")]
+
+    async def stumbling(request: Request) -> bool:
+        if broken:
+            raise broken.pop()
+        return await accept(request)
+
+    monkeypatch.setattr(bot.service, "accept", stumbling)
+    private = bot.api.private(7)
+    for number in range(2):
+        private.post_photo(jpeg(number), media_group_id="a")
+    await bot.settled(answered=1)
+    assert len(private.memes) == 1
+
+
+async def test_what_is_remembered_goes_to_a_person_only(bot: Running) -> None:
+    group = bot.api.group()
+    group.post(7, "/export", sender_chat=group.as_json())
+    await bot.api.until(lambda: group.said)
+    assert group.said == ["Ask me as yourself, not in the name of a chat."]
+    assert not bot.api.called("sendDocument")
+
+
 async def test_a_chat_that_threw_the_bot_out(bot: Running) -> None:
     group = bot.api.group()
     group.bot_status = "kicked"
@@ -669,8 +768,18 @@ async def test_votes_on_both_copies_of_a_meme_that_a_crash_doubled(bot: Running)
     group.react(group.memes[1], 7, "🔥")
     group.react(group.memes[0], 8, "👍")
     group.react(picture, 8, "👎")
+    async with asyncio.timeout(30):
+        while await bot.votes(group.memes[1], group) != {"🔥": 1, "👍": 1}:
+            await asyncio.sleep(0.02)
+    probes = len(bot.api.called("editMessageReplyMarkup"))
+    for number in range(5):  # later messages are no copies, and no turn is spent on them
+        group.react(group.post(8, f"hello {number}"), 9, "👍")
     await told(bot)
-    assert await bot.votes(group.memes[1], group) == {"🔥": 1, "👍": 1}
+    group.react(group.memes[0], 9, "👍")
+    async with asyncio.timeout(30):
+        while (await bot.votes(group.memes[1], group)).get("👍") != 2:
+            await asyncio.sleep(0.02)
+    assert len(bot.api.called("editMessageReplyMarkup")) == probes
 
 
 async def test_updates_told_again_are_not_answered_again(bot: Running) -> None:

@@ -60,6 +60,7 @@ class Chat:
     def __init__(self, api: "TelegramApi", number: int, kind: str, *, bot: str = "member", title: str = "a chat"):
         self.api, self.id, self.type, self.title = api, number, kind, title
         self.bot_status = bot
+        self.became: Chat | None = None
         self.members: dict[int, str] = {}
         self.messages: dict[int, Json] = {}
         self.topics: set[int] = set()
@@ -74,6 +75,14 @@ class Chat:
     def said(self) -> list[str]:
         """The bot's texts."""
         return [m["text"] for m in self.messages.values() if m["from"]["is_bot"] and "text" in m]
+
+    def upgrade(self, number: int, *, tell: bool = True) -> "Chat":
+        """The group becomes a supergroup; with `tell`, a message says so."""
+        self.became = self.api.group(number, bot=self.bot_status)
+        if tell:
+            message = self.add(_person(7), migrate_to_chat_id=number)
+            self.api.tell("message", _visible(message))
+        return self.became
 
     def as_json(self) -> Json:
         return {"id": self.id, "type": self.type, "title": self.title}
@@ -402,6 +411,9 @@ class TelegramApi:
         chat = self.chats.get(int(given["chat_id"]))
         if chat is None or chat.bot_status == "kicked":
             raise Refused(403, "Forbidden: bot was kicked from the group chat")
+        if chat.became:
+            upgraded = "Bad Request: group chat was upgraded to a supergroup chat"
+            raise Refused(400, upgraded, migrate_to_chat_id=chat.became.id)
         thread = given.get("message_thread_id")
         if thread and int(thread) not in chat.topics:
             raise Refused(400, "Bad Request: message thread not found")
@@ -465,7 +477,7 @@ def _person(user: int) -> Json:
 
 
 def _has_media(content: Json) -> bool:
-    return bool({"photo", "document", "sticker", "animation"} & content.keys())
+    return bool({"photo", "document", "sticker", "animation", "video"} & content.keys())
 
 
 def _visible(message: Json) -> Json:
