@@ -9,7 +9,7 @@ from discord.http import Route
 from adapters.discord_chat import wording
 from adapters.discord_chat.client import Client
 from adapters.discord_chat.delivery import NETWORK
-from adapters.discord_chat.pictures import Pictures, hosts
+from adapters.discord_chat.pictures import Pictures, servers
 from bot.events import Finding, Service, Unusable
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class DiscordChat:
     async def run(self, service: Service) -> None:
         """Serve until cancelled; raises `Unusable` where Discord does not take the token."""
         Route.BASE = self._api_base
-        async with Pictures(hosts([self._api_base, self._gateway_url])) as pictures:
+        async with Pictures(servers([self._api_base, self._gateway_url])) as pictures:
             try:
                 await self._serve(service, pictures, self._message_content)
             except discord.PrivilegedIntentsRequired:

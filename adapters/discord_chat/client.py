@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import re
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -14,9 +15,9 @@ from discord.gateway import DiscordWebSocket
 from discord.http import HTTPClient
 
 from adapters.discord_chat import commands, wording
-from adapters.discord_chat.delivery import NETWORK, UNREADABLE, Delivery, asked, expiry
+from adapters.discord_chat.delivery import CANNOT_REPLY, NETWORK, UNREADABLE, Delivery, asked, expiry
 from adapters.discord_chat.interactions import Interaction, Pace, acknowledge, may_react, place_of, tell
-from adapters.discord_chat.pictures import Found, Pictures, in_message
+from adapters.discord_chat.pictures import LINK, Found, Pictures, in_message
 from adapters.discord_chat.presses import Presses
 from adapters.discord_chat.votes import Votes
 from bot.events import Expected, NotFound, Request, Service
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it never speaks
 
+PREVIEW, PREVIEW_LATE = 3.0, 60.0
+"""Seconds that a mention waits for what its link shows, and after which it is not looked at any more."""
 GUILD_TIMEOUT = 0.5
 """Seconds without another server after which the list of servers is taken for complete."""
 
@@ -63,6 +66,8 @@ class Client(discord.AutoShardedClient):
         self._votes = Votes(self, service, self.delivery)
         self._pace = Pace()
         self._catching_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._previewed: dict[int, asyncio.Future[discord.Message]] = {}
+        """Messages whose links are being looked up by Discord, while somebody waits for what they show."""
         self._gateway_url = gateway_url
         self._sharded_from = sharded_from
         self._tree = Tree(self)
@@ -143,6 +148,17 @@ class Client(discord.AutoShardedClient):
             if (await self.service.settings(place)).passive:
                 await self._take_message(message, found, addressed=False)
 
+    async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
+        """What a link shows is often added to its message a moment later; people's edits are let be."""
+        message = event.message
+        if message.edited_at or in_message(message, previews=False) is None or _age(message) > PREVIEW_LATE:
+            return
+        waiting = self._previewed.get(message.id)
+        if waiting is None:
+            await self.on_message(message)
+        elif not waiting.done():
+            waiting.set_result(message)
+
     async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
         await self._on_deleted(event.channel_id, event.message_id)
 
@@ -175,6 +191,8 @@ class Client(discord.AutoShardedClient):
     async def _on_mention(self, message: discord.Message) -> None:
         """A meme of the message's own picture, or of the one that it replies to."""
         found = in_message(message)
+        if found is None and message.reference is None and LINK.search(message.content):
+            found = await self._preview(message)
         target = message
         if found is None and message.reference is not None and message.reference.message_id:
             replied = await self._replied_to(message)
@@ -190,6 +208,16 @@ class Client(discord.AutoShardedClient):
             await _say(message, wording.HOW_TO)
             return
         await self._take_message(message, found, target=target)
+
+    async def _preview(self, message: discord.Message) -> Found | None:
+        """The picture that a link of a new message turns out to show, if Discord finds one soon."""
+        shown = self._previewed[message.id] = self.loop.create_future()
+        try:
+            return in_message(await asyncio.wait_for(shown, PREVIEW))
+        except TimeoutError:
+            return None
+        finally:
+            del self._previewed[message.id]
 
     async def _replied_to(self, message: discord.Message) -> discord.Message | None:
         reference = message.reference
@@ -259,6 +287,11 @@ class Client(discord.AutoShardedClient):
             _pin_gateway(self.http, yarl.URL(self._gateway_url))
 
 
+def _age(message: discord.Message) -> float:
+    """Seconds since it was posted."""
+    return (discord.utils.utcnow() - message.created_at).total_seconds()
+
+
 class Tree(app_commands.CommandTree[Client]):
     async def on_error(self, interaction: discord.Interaction[Client], error: app_commands.AppCommandError, /) -> None:
         """What a user can understand is told; anything else is logged, and told to be broken."""
@@ -275,6 +308,10 @@ async def _say(message: discord.Message, sentence: str) -> None:
     """Answer a message with a sentence, where that may be."""
     try:
         await message.reply(sentence, mention_author=False)
+    except discord.Forbidden as error:
+        if error.code == CANNOT_REPLY:
+            with suppress(discord.HTTPException, *NETWORK):
+                await message.channel.send(sentence)
     except (discord.HTTPException, *NETWORK) as error:
         log.info("discord: nothing can be said there: %s", error)
 

@@ -25,6 +25,8 @@ ORIGINAL: Any = "@original"
 """What Discord calls the deferred answer, where the library expects a number."""
 TOKEN_LIFE = 15 * 60 - 10
 """Seconds for which an interaction can be answered."""
+CANNOT_REPLY = 160002
+"""What Discord calls a reply where the bot may not read the messages before."""
 HISTORY = 50
 UPLOAD_LIMIT = discord.utils.DEFAULT_FILE_SIZE_LIMIT_BYTES
 FITS = 5
@@ -137,7 +139,8 @@ class Delivery:
         if not await self._service.sending(request.platform, request.id):
             with suppress(NotFound):
                 await self._service.delete(reply.id, request.user)
-            await self._tell(request, wording.WITHDRAWN)
+            if request.payload.get("addressed", True):
+                await self._tell(request, wording.WITHDRAWN)
             return
         async with self._arrival(request.chat):
             message = await self._sent(request, reply)
@@ -237,6 +240,10 @@ class Delivery:
             except Undeliverable:
                 break
             except discord.HTTPException as error:
+                if error.status == 403:
+                    log.warning("no permission to answer %s: %s", request.id, error)
+                    await self._refuse(request, wording.NO_PERMISSION)
+                    return None
                 if error.status != 413 and error.code != 40005:
                     log.warning("Discord does not take the answer to %s: %s", request.id, error)
                     break
@@ -248,23 +255,31 @@ class Delivery:
         return None
 
     async def _send(self, request: Request, reply: MemeReply) -> int:
-        file = discord.File(
-            io.BytesIO(reply.data), _file_name(reply), description=reply.alt[:1024], spoiler=reply.spoiler
-        )
         view = buttons.below(reply.id)
         if "token" in request.payload:
             answered = await self._webhook(request).edit_message(
                 ORIGINAL,
                 content=None,
-                attachments=[file],
+                attachments=[_file(reply)],
                 view=view,
                 allowed_mentions=discord.AllowedMentions.none(),
             )
             return int(answered.id)
-        message = await self._channel(request).send(
-            file=file, view=view, reference=_reference(request), mention_author=False, nonce=request.id
-        )
+        message = await self._post(request, lambda: {"file": _file(reply), "view": view})
         return message.id
+
+    async def _post(self, request: Request, parts: Callable[[], dict[str, Any]]) -> discord.Message:
+        """A message in the channel, in reply to what asked for it where the bot may read that.
+
+        `parts` are made for every try, since sending uses files up.
+        """
+        reply: dict[str, Any] = {"reference": _reference(request), "mention_author": False}
+        try:
+            return await self._channel(request).send(nonce=request.id, **reply, **parts())
+        except discord.Forbidden as error:
+            if error.code != CANNOT_REPLY:
+                raise
+        return await self._channel(request).send(nonce=request.id, **parts())
 
     async def _refuse(self, request: Request, sentence: str) -> None:
         """Say why there is no meme; a picture that was merely posted gets no excuses."""
@@ -283,9 +298,7 @@ class Delivery:
             none = discord.AllowedMentions.none()
             await self._webhook(request).edit_message(ORIGINAL, content=sentence, allowed_mentions=none)
             return
-        await self._channel(request).send(
-            sentence, reference=_reference(request), mention_author=False, nonce=request.id
-        )
+        await self._post(request, lambda: {"content": sentence})
 
     async def _offer_votes(self, request: Request, message: int) -> None:
         """Put the emoji of the place below the meme; where the bot may not, people find their own."""
@@ -304,8 +317,9 @@ class Delivery:
         return self._client.get_partial_messageable(int(request.chat))
 
 
-def _file_name(reply: MemeReply) -> str:
-    return f"meme.{reply.content_type.split('/')[1].replace('jpeg', 'jpg')}"
+def _file(reply: MemeReply) -> discord.File:
+    name = f"meme.{reply.content_type.split('/')[1].replace('jpeg', 'jpg')}"
+    return discord.File(io.BytesIO(reply.data), name, description=reply.alt[:1024], spoiler=reply.spoiler)
 
 
 def _reference(request: Request) -> discord.MessageReference:

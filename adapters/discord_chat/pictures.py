@@ -21,6 +21,7 @@ from aiohttp.resolver import DefaultResolver
 from bot.events import BadPicture, Fetch, TooLarge
 
 LINK = re.compile(r"(?<![<\w])https?://[^\s<>|]+", re.IGNORECASE)
+SPOILER = re.compile(r"\|\|.+?\|\|", re.DOTALL)
 PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|gif|webp|bmp|tiff?|avif|hei[cf])$", re.IGNORECASE)
 ATTEMPTS = 5
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -77,26 +78,29 @@ def attached(attachment: discord.Attachment) -> Found | None:
 
 def _in_post(post: _Post, previews: bool) -> Iterator[Found]:
     yield from filter(None, map(attached, post.attachments))
+    hidden, shown = " ".join(SPOILER.findall(post.content)), SPOILER.sub(" ", post.content)
     for embed in post.embeds:
         if not previews and embed.type not in ("image", "gifv"):
             continue
         moving = [embed.video] if embed.type == "gifv" else []
         for picture in (*moving, embed.image, embed.thumbnail):
             if address := picture.proxy_url or picture.url:
-                yield Found(address)
-    for link in LINK.findall(post.content):
-        if PICTURE_NAME.search(urlsplit(link).path):
-            yield Found(link, spoiler=f"||{link}" in post.content)
+                # Discord does not say of which link an embed is: with one covered, all are but those of others.
+                yield Found(address, spoiler=bool(LINK.search(hidden)) and (embed.url or "") not in LINK.findall(shown))
+    for spoiler, words in ((False, shown), (True, hidden)):
+        for link in LINK.findall(words):
+            if PICTURE_NAME.search(urlsplit(link).path):
+                yield Found(link, spoiler=spoiler)
 
 
 class Pictures:
     """Fetches pictures by address. `async with` opens it.
 
     People can write any address into a message, so that those of this machine and of private networks are refused:
-    only HTTPS to public addresses is fetched, but for the hosts that the configuration names (`trusted`).
+    only HTTPS to public addresses is fetched, but for the hosts and ports that the configuration names (`trusted`).
     """
 
-    def __init__(self, trusted: Collection[str]) -> None:
+    def __init__(self, trusted: Collection[tuple[str, int]]) -> None:
         self._trusted = frozenset(trusted)
         self._session: aiohttp.ClientSession
 
@@ -139,7 +143,7 @@ class Pictures:
 
     def _check(self, url: str) -> None:
         parts = urlsplit(url)
-        if parts.hostname in self._trusted:
+        if _server(url) in self._trusted:
             return
         if parts.scheme != "https" or not parts.hostname or not _may_be_public(parts.hostname):
             raise BadPicture("Pictures are fetched from public HTTPS addresses only.")
@@ -148,7 +152,7 @@ class Pictures:
 class _PublicResolver(AbstractResolver):
     """Names that lead to this machine or a private network lead nowhere."""
 
-    def __init__(self, trusted: frozenset[str]) -> None:
+    def __init__(self, trusted: frozenset[tuple[str, int]]) -> None:
         self._trusted = trusted
         self._resolver = DefaultResolver()
 
@@ -156,7 +160,7 @@ class _PublicResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
-        public = [result for result in found if host in self._trusted or _may_be_public(result["host"])]
+        public = [result for result in found if (host, port) in self._trusted or _may_be_public(result["host"])]
         if not public:
             raise OSError(f"{host} is no public address")
         return public
@@ -185,7 +189,13 @@ async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def hosts(addresses: Iterable[str]) -> set[str]:
-    """The host names of addresses; one of this machine stands for all that it has."""
-    found = {host for address in addresses if (host := urlsplit(address).hostname)}
-    return found | LOOPBACK if found & LOOPBACK else found
+def servers(addresses: Iterable[str]) -> set[tuple[str, int]]:
+    """The hosts and ports of addresses; a name of this machine stands for all that it has."""
+    found = {_server(address) for address in addresses if address}
+    return found | {(name, port) for host, port in found if host in LOOPBACK for name in LOOPBACK}
+
+
+def _server(address: str) -> tuple[str, int]:
+    """Host and port; raises ValueError for a port that is no number."""
+    parts = urlsplit(address)
+    return parts.hostname or "", parts.port or (443 if parts.scheme in ("https", "wss") else 80)

@@ -19,6 +19,7 @@ HOW_TO = f"Reply to a picture and mention me, use /meme, or: {POINTER}"
 BROKEN = "Something broke on the bot's side. Its log says what."
 OPTED_OUT = "Whose picture this is does not want memes made of it."
 BEFORE_YOURS = "{} pictures come before yours …"
+NO_PERMISSION = "I may not send pictures here. Whoever manages this server can allow it: *Attach Files*."
 WITHDRAWN = "The picture was deleted."
 ADMINISTRATORS = "Only who may manage the server can change settings."
 UNSEEN = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 
 from adapters.discord_chat import progress
+from adapters.discord_chat.pictures import Pictures, servers
 from bot.config import Reply
-from bot.events import MemeRecord, NotFound, Place
+from bot.events import BadPicture, MemeRecord, NotFound, Place
 from captioner import images, video
 from captioner.captioner import Captioner
 from tests.fakes.discord_bot import Bot, bot_on, picture
@@ -307,6 +309,86 @@ async def test_a_moving_picture_of_a_search_stays_moving(bot: Bot, discord: Disc
     assert images.read(answer.files[0]).frames == 3
     again = await (await discord.press(answer, "Another one")).answered()
     assert again.attachments[0]["filename"] == "meme.mp4"
+
+
+async def test_what_a_link_shows_may_come_later(
+    discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner
+) -> None:
+    """Discord looks links up, and adds what they show to the message."""
+    still = discord.attachment(picture())["url"]
+    embed = {"type": "image", "url": "https://tenor.com/view/a", "thumbnail": {"url": still, "proxy_url": still}}
+    async with bot_on(discord, tmp_path, captioner, reply=PASSIVE):
+        for words in ("https://tenor.com/view/a", "<@100> https://tenor.com/view/a"):
+            message = await discord.post(channel, "2", words)
+            await asyncio.sleep(0.2)
+            before = len(discord.memes(channel))
+            await discord.embed(message, embed)
+            await discord.until(lambda before=before: len(discord.memes(channel)) > before)
+            await discord.embed(message, embed)  # told again
+        assert discord.said(channel) == []
+        await asyncio.sleep(0.2)
+        assert len(discord.memes(channel)) == 2
+
+
+async def test_spoilers_stay_covered(bot: Bot, discord: Discord, channel: Channel) -> None:
+    url, other = (discord.attachment(picture(number))["url"] for number in (2, 3))
+    embed = {"type": "image", "url": url, "thumbnail": {"url": url, "proxy_url": url}}
+    for words, embeds, covered in (
+        (f"||{url}||", [], True),
+        (f"|| careful {url} ||", [], True),
+        (f"||{url}||", [embed], True),
+        (f"||look\n{url}|| or not", [embed], True),
+        (url, [embed], False),
+        (f"||secret|| {url}", [embed], False),
+        (f"||{other}|| {url}", [embed], False),
+    ):
+        message = await discord.post(channel, "2", words, embeds=embeds)
+        assert is_meme(await (await discord.meme_this(message)).answered(), spoiler=covered), words
+
+
+async def test_where_the_bot_may_not_send_pictures_it_says_so(bot: Bot, discord: Discord, channel: Channel) -> None:
+    discord.faults.append((re.compile(r"POST /channels/\d+/messages$"), 403))
+    await discord.post(channel, "1", "<@100>", [picture()])
+    await discord.until(lambda: discord.said(channel))
+    discord.faults.append((re.compile(r"PATCH /webhooks"), 403))
+    asked = await discord.slash(channel, "meme", {"image": picture()})
+    assert "Attach Files" in (await asked.answered()).content
+    assert "Attach Files" in discord.said(channel)[0]
+    await bot.ended(refused=2)
+
+
+async def test_where_the_bot_may_not_read_it_answers_without_a_reference(
+    bot: Bot, discord: Discord, channel: Channel
+) -> None:
+    channel.history_hidden = True
+    await discord.post(channel, "1", "<@100>", [picture()])
+    await discord.until(lambda: discord.memes(channel))
+    assert is_meme(discord.memes(channel)[0])
+    await discord.post(channel, "1", "<@100>?")
+    await discord.until(lambda: discord.said(channel))
+    assert "Reply to a picture" in discord.said(channel)[0]
+
+
+async def test_a_deleted_picture_that_was_merely_posted_is_not_talked_of(
+    discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner
+) -> None:
+    async with bot_on(discord, tmp_path, captioner, reply=PASSIVE) as bot:
+        discord.cdn_delay = 0.6
+        original = await discord.post(channel, "2", "", [picture()])
+        await asyncio.sleep(0.2)
+        await discord.delete(original)
+        await bot.ended(refused=1)
+        await asyncio.sleep(1)
+        assert (discord.said(channel), discord.memes(channel)) == ([], [])
+
+
+def test_only_the_configured_servers_of_this_machine_are_trusted() -> None:
+    fetching = Pictures(servers(["http://127.0.0.1:9001/api/v10", "wss://gateway.example"]))
+    for address in ("http://localhost:9001/cdn/1/a.png", "https://[::1]:9001/a.png", "https://gateway.example/a.png"):
+        fetching._check(address)
+    for address in ("http://127.0.0.1:22/a.png", "http://localhost/a.png", "http://gateway.example/a.png"):
+        with pytest.raises(BadPicture):
+            fetching._check(address)
 
 
 async def test_who_waits_sees_it(

@@ -181,6 +181,11 @@ class Discord:
         await self._announce(message)
         return message
 
+    async def embed(self, message: Message, *embeds: Json) -> None:
+        """Discord has found out what the message's links show."""
+        message.embeds = list(embeds)
+        await self._announce(message, "MESSAGE_UPDATE")
+
     async def delete(self, message: Message) -> None:
         message.channel.messages.pop(message.id, None)
         data = {"id": message.id, "channel_id": message.channel.id, "guild_id": message.channel.guild}
@@ -432,6 +437,8 @@ class Discord:
             return self._nonces[nonce].to_json()
         if payload.get("allowed_mentions", {}).get("parse") != []:
             self.breaches.append("a message may ping")
+        if payload.get("message_reference") and place.history_hidden:
+            raise RefusalError(403, 160002, "Cannot reply without permission to read message history")
         message = Message(snowflake(), place, user(APPLICATION, bot=True), reference=payload.get("message_reference"))
         self._fill(message, payload, files)
         place.messages[message.id] = message
@@ -546,7 +553,7 @@ class Discord:
         data = {"channel_id": message.channel.id, "message_id": message.id, "guild_id": message.channel.guild}
         return _sparse(data)
 
-    async def _announce(self, message: Message) -> None:
+    async def _announce(self, message: Message, event: str = "MESSAGE_CREATE") -> None:
         data = self._visible(message)
         if message.reference and (original := message.channel.messages.get(message.reference["message_id"])):
             data["referenced_message"] = self._visible(original)
@@ -556,7 +563,7 @@ class Discord:
                 "guild_id": guild,
                 "member": {k: v for k, v in member(message.author["id"]).items() if k != "user"},
             }
-        await self.gateway.dispatch("MESSAGE_CREATE", data, guild=guild)
+        await self.gateway.dispatch(event, data, guild=guild)
 
     def _notice(self) -> None:
         self.changed.set()

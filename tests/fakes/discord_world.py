@@ -61,6 +61,8 @@ class Channel:
     type: int = 0
     nsfw: bool = False
     parent: str | None = None
+    history_hidden: bool = False
+    """Whether the bot may not read earlier messages, and so reply to none."""
     messages: dict[str, "Message"] = field(default_factory=dict)
 
     def to_json(self) -> Json:
