@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _PRIOR = 50.0
-"""Captions' worth of words as on all templates that each template starts with."""
+"""Ids' worth of use as on all templates that each template starts with."""
 _SCALE = 16.0
 """Steps of a stored logarithm: 8 bits reach to ±8."""
 

@@ -4,6 +4,7 @@ What a run needs again lies in its folder: features once per data set and encode
 system. A run that is started again goes on where it was; a system that fails leaves a row that says so.
 """
 
+import hashlib
 import json
 import time
 import traceback
@@ -31,7 +32,7 @@ from captioner.features import fit_reduction
 from captioner.recipe import Recipe, filled
 from captioner.search import Lane, Rules, Search, search
 from captioner.train import introduce, learnt_tokenizer, new_decoder
-from captioner.trainer import Trainer, likelihood
+from captioner.trainer import Trainer, likelihood, total
 
 Row = dict[str, Any]
 
@@ -130,7 +131,7 @@ class Job:
 
     def asked(self) -> Row:
         """What a row is of, beside its system."""
-        return {"minutes": self.minutes, "seed": self.seed, "recipe": dict(self.recipe)}
+        return {"minutes": self.minutes, "seed": self.seed, "one_encoder": self.encoder, "recipe": dict(self.recipe)}
 
 
 def bench(sets: dict[str, Path], systems: Sequence[str], minutes: float, out: Path, changes: dict[str, Any]) -> None:
@@ -154,11 +155,17 @@ def _bench(job: Job, systems: Sequence[str]) -> None:
     for system in systems:
         file = job.folder / f"{system}.json"
         row = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        if row.get("error", "") is not None or any(row.get(key, {}) != value for key, value in job.asked().items()):
+        if row.get("error", "") is not None or not _is_of(row, job):
             row = _tried(material, system)
             file.write_text(json.dumps(row, indent=1), "utf-8")
         rows.append(row)
         write(job.folder, rows, TITLES)
+
+
+def _is_of(row: Row, job: Job) -> bool:
+    """Whether a row that was kept is what the job asks for."""
+    known = {"one_encoder": "", "recipe": {}} | row
+    return all(known.get(key) == value for key, value in job.asked().items())
 
 
 def _tried(material: "Material", system: str) -> Row:
@@ -230,7 +237,7 @@ def _trained(material: Material, name: str) -> Row:
     asked = {"encoder": encoder, "minutes": job.minutes, "seed": job.seed, "device": job.device}
     recipe = filled(replace(Recipe(), **(_COMMON | system.recipe | asked)), job.recipe)
     note = ", ".join(filter(None, [note, *map("=".join, job.recipe)]))
-    run = job.folder / name
+    run = job.folder / f"{name}-{_digest(recipe)}"
     run.mkdir(exist_ok=True)
     checkpoint = material.checkpoint(name, system.decoder, recipe)
     corpora = material.corpora(checkpoint, recipe)
@@ -238,7 +245,11 @@ def _trained(material: Material, name: str) -> Row:
     trainer = Trainer(checkpoint, recipe, run)
     log = trainer.fit(corpora["train"], corpora["dev"])
     progress = trainer.progress
-    checkpoint.facts = {"data": {job.name: len(material.samples)}, "recipe": asdict(recipe), "figures": log[-1]}
+    checkpoint.facts = {
+        "data": {job.name: len(material.samples)},
+        "recipe": asdict(recipe),
+        "figures": min(log, key=total),
+    }
     checkpoint.save(job.folder / f"{name}.safetensors")
     [held] = [c for c in corpora["dev"] if c.samples]
     return {
@@ -252,6 +263,11 @@ def _trained(material: Material, name: str) -> Row:
         "tokens_per_second": progress.tokens / progress.spent,
         "curve": [[row["spent"], row[f"{held.name}_bits_per_char"]] for row in log],
     } | measured(checkpoint, held, material.seen, job.seed)
+
+
+def _digest(recipe: Recipe) -> str:
+    """Of what a run is told: another run has another folder."""
+    return hashlib.blake2b(json.dumps(asdict(recipe)).encode(), digest_size=4).hexdigest()
 
 
 def _baseline(material: Material, name: str) -> Row:

@@ -126,8 +126,8 @@ class Wish:
 class Caption:
     """One caption, lower case. `score` is what ranks it.
 
-    `logprob` is the model's natural-log probability of it, as far as the search favoured or leant to no words; 0 where
-    nothing was searched for, as with the names of things that are a description.
+    `logprob` is its natural-log probability among all that the search may write, as far as no words were favoured or
+    leant to; 0 where nothing was searched for, as with the names of things that are a description.
     """
 
     boxes: tuple[str, ...]

@@ -9,7 +9,10 @@ Tokens = Sequence[str]
 
 
 def words(text: str) -> list[str]:
-    """Words without punctuation, as the usual tokenisers of captions leave them."""
+    """Words without punctuation, as the usual tokenisers of captions leave them.
+
+    But for contractions, which stay whole; Flickr8k's descriptions come with theirs split.
+    """
     kept = "".join(c if c.isalnum() or c in "'-" else " " for c in text)
     return [w for w in kept.split() if w.strip("'-")]
 
@@ -53,7 +56,10 @@ def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 
 
 def cider_d(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], sigma: float = 6.0) -> float:
-    """CIDEr-D times 100 (Vedantam, Zitnick and Parikh 2015); document frequencies come from the references."""
+    """CIDEr-D times 100 (Vedantam, Zitnick and Parikh 2015); document frequencies come from the references.
+
+    Of a single picture it is 0, as nothing is rare there.
+    """
     pictures = len(references)
     frequency: Counter[tuple[str, ...]] = Counter()
     for refs in references:
@@ -98,7 +104,7 @@ def _common(first: Tokens, second: Tokens) -> int:
 
 def _weighted(tokens: Tokens, frequency: Counter[tuple[str, ...]], pictures: int) -> list[dict[tuple[str, ...], float]]:
     """TF-IDF vectors of the 1- to 4-grams; the term frequency is the raw count, as in the published code."""
-    rare = math.log(max(pictures, 2))
+    rare = math.log(pictures)
     return [
         {gram: count * (rare - math.log(max(1, frequency[gram]))) for gram, count in ngrams(tokens, n).items()}
         for n in range(1, 5)

@@ -98,4 +98,5 @@ class Naming:
         if not self._mixture:
             return [0.0] * len(word)
         ngrams = self._mixture.ngrams
-        return [float(np.log(ngrams.unigrams[word[0]])), *np.log(ngrams.evidence([word]).probability[1:]).tolist()]
+        anywhere = (self._tokenizer.unk, *word)  # after an id that was never seen, and not where a text begins
+        return [float(np.log(ngrams.unigrams[word[0]])), *np.log(ngrams.evidence([anywhere]).probability[2:]).tolist()]

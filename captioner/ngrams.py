@@ -241,11 +241,12 @@ class NGrams:
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint; `from_tensors` is the way back."""
+        narrow = np.int16 if self.vocabulary <= np.iinfo(np.int16).max else np.int32
         made = {"start": torch.tensor([self.start]), "1.codes": torch.from_numpy(self.codes)}
         for n, table in enumerate(self.longer, 2):
             made[f"{n}.contexts"] = torch.from_numpy(table.contexts.view(np.int32))
-            made[f"{n}.sizes"] = torch.from_numpy(np.diff(table.offsets).astype(np.int16))
-            made[f"{n}.ids"] = torch.from_numpy(table.ids.astype(np.int16))
+            made[f"{n}.sizes"] = torch.from_numpy(np.diff(table.offsets).astype(narrow))
+            made[f"{n}.ids"] = torch.from_numpy(table.ids.astype(narrow))
             made[f"{n}.codes"] = torch.from_numpy(table.codes)
         return made
 

@@ -91,8 +91,8 @@ class Lane:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One caption: ids up to and including the end, and its natural-log probability under the untempered model, with
-    what the lane favours and leans to."""
+    """One caption: ids up to and including the end, and its natural-log probability under the untempered model among
+    what the search may write (shortlist, rules, trust), with what the lane favours and leans to."""
 
     ids: tuple[int, ...]
     logprob: float

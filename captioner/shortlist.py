@@ -1,7 +1,7 @@
 """Which of the vocabulary's ids a search may write: the output layer is most of the work of a batch.
 
-The short list of Jean et al. 2015, one for all pictures. Likelihood is that of the whole vocabulary, whatever is
-written.
+The short list of Jean et al. 2015, one for all pictures. What training and `evaluate` call likelihood is that of the
+whole vocabulary; a search knows the list only.
 """
 
 from collections.abc import Iterable, Sequence

@@ -229,7 +229,7 @@ def untrained(
         base.decoder.shorten(None)
         if isinstance(base.decoder, AttentionGRU) and recipe.writer > base.decoder.config.writer == 0:
             base.decoder = base.decoder.with_writer(recipe.writer)
-        base.decoder.dropout.p = recipe.dropout
+        base.decoder.drop(recipe.dropout)
         base.name, base.fingerprints = name, fingerprints
         return base
     seen_in = [s for s, part in zip(samples, split, strict=True) if part == "train"]
@@ -239,8 +239,8 @@ def untrained(
         made.last_stages = eyes.last_stages
         return made
     encoder = build(recipe.encoder).to(devices.for_training(recipe.device))
-    photographs = sorted({s.picture for s in samples if s.style == "describe"})
-    templates = sorted({s.picture for s in samples if s.style == "meme"})
+    photographs = sorted({s.picture for s in seen_in if s.style == "describe"})
+    templates = sorted({s.picture for s in seen_in if s.style == "meme"})
     # Templates are few, so they count twice.
     reduction = fit_reduction(encoder, templates * 2 + photographs, recipe.features)
     return Checkpoint(decoder, reduction, tokenizer, name, decoder_name, recipe.encoder, fingerprints)

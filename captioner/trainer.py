@@ -115,6 +115,7 @@ class Trainer:
         size = sum(len(part.counted) for part in parts)
         loss = torch.stack([self._learn(part, len(part.counted) / size) for part in parts]).sum()
         if self.critic:
+            self._drop(True)
             criticism, self.progress.reward = self.critic.loss(self.progress.step)
             (self.recipe.self_critical * criticism).backward()  # type: ignore[no-untyped-call]
             self.progress.spread = self.critic.spread
@@ -137,14 +138,19 @@ class Trainer:
 
     def _learn(self, batch: Batch, share: float) -> Tensor:
         """Adds the gradient of a share of an update; gives that share of the loss in nats a token."""
-        recipe, smoothing = self.recipe, self.recipe.describe_smoothing if batch.describes else 0.0
-        self.model.dropout.p = (batch.describes and recipe.describe_dropout) or recipe.dropout
+        smoothing = self.recipe.describe_smoothing if batch.describes else 0.0
+        self._drop(batch.describes)
         logits = self._logits(batch.grid, batch.tokens, batch.targets >= 0)
         evenly = -logits.log_softmax(-1).mean() if smoothing else 0.0
         loss = -_mixed(self.checkpoint, batch, logits).mean()
         smoothed = (1 - smoothing) * loss + smoothing * evenly
         (share * (smoothed + self.model.penalty())).backward()  # type: ignore[no-untyped-call]
         return share * loss.detach().double()
+
+    def _drop(self, describes: bool) -> None:
+        """Descriptions, of which there are few, may drop out more."""
+        rate = self.recipe.describe_dropout if describes and self.recipe.describe_dropout else self.recipe.dropout
+        self.model.drop(rate)
 
     def _logits(self, grid: Tensor, tokens: Tensor, keep: Tensor) -> Tensor:
         """Of every target asked for (N, V), in full precision whatever the network computed in.

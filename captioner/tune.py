@@ -100,7 +100,7 @@ class Teller(nn.Module):
         super().__init__()
         self.decoder = deepcopy(checkpoint.decoder).to(device)
         self.decoder.shorten(None)
-        self.decoder.dropout.p = recipe.describe_dropout or recipe.dropout
+        self.decoder.drop(recipe.describe_dropout or recipe.dropout)
         self.smoothing, self.tokenizer = recipe.describe_smoothing, checkpoint.tokenizer
 
     def ids(self, described: Described, taught: Sequence[Sample] = ()) -> list[list[list[int]]]:

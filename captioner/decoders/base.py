@@ -53,6 +53,12 @@ class Decoder(nn.Module, ABC):
     def shorten(self, ids: Tensor | None) -> None:
         """From now on `step` may give the logits of these ids (C,) only, and then says so by `shortlist`."""
 
+    def drop(self, rate: float) -> None:
+        """The share of numbers that training drops out from now on, in every layer that does so."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
+
     def refresh(self) -> None:
         """Forgets what `step` prepared: weights have changed."""
 

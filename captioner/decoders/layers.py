@@ -23,21 +23,18 @@ class Attention(nn.Module):
 
     def __init__(self, units: int, heads: int, slots: int = 0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.size, self.slots = heads, units // heads, slots
         self.query, self.key, self.value, self.out = (nn.Linear(units, units) for _ in range(4))
-        size = units // heads
-        self.slot_keys = nn.Parameter(torch.randn(slots, units) / size)
+        self.slot_keys = nn.Parameter(torch.randn(slots, units) / self.size)
         self.slot_values = nn.Parameter(torch.randn(slots, units) / max(1, slots))
-        self.scales = math.sqrt(size), math.sqrt(slots)
 
     def remembered(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, S, U) of a memory (B, S, U), slots included."""
-        extra = (
-            (scale * slot).expand(len(memory), -1, -1)
-            for scale, slot in zip(self.scales, (self.slot_keys, self.slot_values), strict=True)
-        )
-        made = self.key(memory), self.value(memory)
-        keys, values = (torch.cat(parts, 1) for parts in zip(made, extra, strict=True))
+        """Keys and values (B, S + slots, U) of a memory (B, S, U)."""
+        keys, values = self.key(memory), self.value(memory)
+        if self.slots:  # scaled so that they begin as large as the others
+            more_keys, more_values = math.sqrt(self.size) * self.slot_keys, math.sqrt(self.slots) * self.slot_values
+            keys = torch.cat([keys, more_keys.expand(len(memory), -1, -1)], 1)
+            values = torch.cat([values, more_values.expand(len(memory), -1, -1)], 1)
         return keys, values
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, causal: bool = False) -> tuple[Tensor, Tensor]:

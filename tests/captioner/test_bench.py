@@ -84,12 +84,16 @@ def test_a_changed_recipe_is_another_row_and_its_note_says_so(
     [row] = json.loads((tmp_path / "flickr8k" / "table.json").read_text())
     assert row["error"] is None
     assert row["note"].endswith("precision=bfloat16, embedding=16")
+    again = 0.02
+    for other in (ONE, ONE | {"seed": 4}, ONE | {"encoder": ""}):
+        bench({"flickr8k": photographs}, ["meshed_memory"], again, tmp_path, other)
+        [row] = json.loads((tmp_path / "flickr8k" / "table.json").read_text())
+        assert (row["error"], row["minutes"], row["seed"]) == (None, again, other["seed"])
+        assert "=" not in row["note"]
     tried: list[str] = []
     monkeypatch.setattr(benching, "_trained", lambda _, name: tried.append(name) or {"curve": []})
-    bench({"flickr8k": photographs}, ["meshed_memory"], 0.01, tmp_path, changed)
+    bench({"flickr8k": photographs}, ["meshed_memory"], again, tmp_path, ONE | {"encoder": ""})
     assert not tried
-    bench({"flickr8k": photographs}, ["meshed_memory"], 0.01, tmp_path, ONE)
-    assert tried == ["meshed_memory"]
 
 
 def test_a_system_is_trained_on_the_device_and_measured_on_the_cpu(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captioner.decoders import DECODERS, Decoder, settings
 from captioner.decoders.several import Several
@@ -110,6 +110,13 @@ def test_the_future_is_not_read_and_a_mask_computes_only_what_is_kept(name: str)
     assert not torch.allclose(whole[:, 5], after[:, 5])
     keep = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     assert torch.allclose(net(grid, tokens, keep), whole[keep], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_dropout_is_set_in_every_layer(name: str) -> None:
+    net = made(name, dropout=0.2)
+    net.drop(0.7)
+    assert {layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)} == {0.7}
 
 
 @pytest.mark.parametrize("name", SMALL)

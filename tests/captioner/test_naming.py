@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -81,6 +82,17 @@ def test_rare_words_are_favoured_more_and_beginnings_as_far_as_they_go_on(naming
     assert (first.whole, last.whole) == (False, True)
     assert 0 < first.bonus < last.bonus
     assert end.bonus < 0
+
+
+def test_how_usual_a_piece_is_does_not_depend_on_where_texts_begin(captioner: Captioner, naming: Naming) -> None:
+    elephant = naming.spelled("elephant")
+    assert elephant
+    assert captioner.mixture
+    ngrams, usual = captioner.mixture.ngrams, naming._usual(elephant)
+    after = [ngrams.evidence([(before, *elephant)]) for before in range(300, 400)]
+    unseen = [found.probability[2] for found in after if found.order[2] <= 2]  # nothing known but the piece before
+    assert unseen
+    assert np.allclose(unseen, math.exp(usual[1]))
 
 
 def test_words_with_the_same_beginning_share_what_it_is_wanted_for(naming: Naming) -> None:

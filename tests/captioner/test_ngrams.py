@@ -94,6 +94,14 @@ def test_what_is_stored_comes_back() -> None:
     assert np.array_equal(again.evidence(rows).probability, ngrams.evidence(rows).probability)
 
 
+def test_wide_vocabularies_are_stored_as_they_are() -> None:
+    most = 2**15 + 100
+    rows = [[most - 1 - i % 7, most - 2 - i % 3, END] for i in range(50)]
+    ngrams = NGrams.of(KneserNey(rows, START, most))
+    again = NGrams.from_tensors(ngrams.tensors())
+    assert np.array_equal(again.evidence(rows).probability, ngrams.evidence(rows).probability)
+
+
 def test_nothing_to_count_is_refused() -> None:
     with pytest.raises(ValueError, match="no captions"):
         KneserNey([], START, VOCABULARY)

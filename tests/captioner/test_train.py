@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from captioner import train as training
 from captioner.batches import batches
 from captioner.captioner import Captioner, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, corpus, held_back, read
 from captioner.data import SPLITS, split_of
 from captioner.data.samples import Sample
+from captioner.encoders import Encoder, Reduction
 from captioner.features import Features
 from captioner.recipe import RECIPES, Recipe, rate
 from captioner.tokenizer import CaptionTokenizer
@@ -179,6 +181,22 @@ def test_an_unknown_split_is_named(sets: dict[str, Path], tmp_path: Path) -> Non
         train(sets, tmp_path / "none.safetensors", replace(RECIPE, by="colour"))
 
 
+def test_held_out_pictures_do_not_shape_the_reduction(sets: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def fitted(encoder: Encoder, pictures: list[Path], dimensions: int) -> Reduction:
+        asked.extend(pictures)
+        return Reduction(1280, dimensions)
+
+    monkeypatch.setattr(training, "fit_reduction", fitted)
+    samples, _ = read(sets)
+    split = [split_of(s) for s in samples]
+    texts = [box for s in samples for box in s.boxes]
+    training.untrained(samples, split, training.learnt_tokenizer(texts, RECIPE), RECIPE, "attention_gru", "m")
+    assert {p.name for p in asked} == {s.picture.name for s, p in zip(samples, split, strict=True) if p == "train"}
+    assert "3.jpg" not in {p.name for p in asked}
+
+
 def test_held_out_captions_are_never_in_a_batch(sets: dict[str, Path]) -> None:
     samples, dropped = read(sets)
     assert not any(dropped["memefly"].values())
@@ -269,7 +287,7 @@ def test_a_run_with_every_way_of_learning_descriptions(sets: dict[str, Path], tm
     assert made.facts["figures"]["describe_bits_per_char"] > 0
 
 
-def test_photographs_areheld_back_whole_and_always_the_same() -> None:
+def test_photographs_are_held_back_whole_and_always_the_same() -> None:
     tokenizer = CaptionTokenizer.train(["a b c d e"] * 3, 400)
     pictures = [Path(f"{i}.jpg") for i in range(200)]
     grids = Features(np.zeros((400, 4, 8), np.float16), {p: range(2 * i, 2 * i + 2) for i, p in enumerate(pictures)}, 2)
@@ -289,6 +307,11 @@ def test_photographs_areheld_back_whole_and_always_the_same() -> None:
     [apart] = back
     assert all(grids.rows[s.picture].start == row for s, row in zip(apart.samples, apart.rows, strict=True))
     assert [tokenizer.encode(list(s.boxes)) for s in apart.samples] == apart.ids
+    taught = replace(described, name="taught")
+    [_, _, by_teachers], again = held_back([memes, described, taught], 0.2)
+    assert {s.picture for s in by_teachers.samples} == shown(kept)
+    assert shown(again) == shown(back)
+    assert [c.name for c in again] == ["describe"]
     assert shown(held_back([described], 0.3)[1]) >= shown(back)
     assert held_back([memes, described], 0.0) == ([memes, described], [])
 
