@@ -1,5 +1,7 @@
 """Says in plain words what is there and what is missing, changing nothing."""
 
+import http.client
+import json
 import platform
 import socket
 import sys
@@ -34,13 +36,28 @@ def _checks(config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _examined_address(web: Web) -> str:
+    if _is_running(web):
+        return f"the bot is running at {web.host}:{web.port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(web.host, web.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise Failed(
-            f"{web.host}:{web.port} cannot be listened on: {error.strerror}. If the bot is running, it is what listens."
-        ) from error
+        raise Failed(f"{web.host}:{web.port} cannot be listened on: {error.strerror}.") from error
     return f"{web.host}:{web.port} is free"
+
+
+def _is_running(web: Web) -> bool:
+    """Whether it is a bot that listens there; a name or address for everywhere stands for this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(web.host, web.host)  # noqa: S104
+    connection = http.client.HTTPConnection(host, web.port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        said = json.loads(answer.read(1000))
+        return answer.status in (200, 503) and isinstance(said, dict) and bool({"status", "error"} & said.keys())
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

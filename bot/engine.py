@@ -497,7 +497,7 @@ def _for_model(wish: Wish, taste: Taste | None) -> ModelWish:
         return ModelWish(n=0, seed=wish.seed)
     return ModelWish(
         wish.style,
-        "sample",
+        "beam" if wish.style == "describe" and not wish.again else "sample",  # the best description, or another one
         wish.candidates,
         wish.seed,
         wish.context,

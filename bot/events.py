@@ -294,6 +294,8 @@ class Wish:
     style: Style = "meme"
     seed: int = 0
     candidates: int = 3
+    again: bool = False
+    """Whether something else is wanted than what was made of the picture before."""
     context: str = ""
     own_boxes: tuple[str, ...] = ()
     """Words to draw as they stand; then nothing is generated but the description."""

@@ -181,7 +181,8 @@ class Service:
                 return await self._redraw(old, user, candidate, settings, request)
         seed = checked_seed(seed)
         explore = old.style == "meme" and policy.explores(seed, self._settings.explore)
-        wish = Wish(old.style, seed, candidates=len(old.candidates) or 3, explore=explore, filter=settings.filter)
+        count = len(old.candidates) or 3
+        wish = Wish(old.style, seed, candidates=count, again=True, explore=explore, filter=settings.filter)
         wish = self._of_chat(wish, old.platform, old.chat)
         with self._turn(old.platform, user, settings):
             return await self._again(old, user, wish, request)
@@ -499,7 +500,7 @@ class Service:
             chat=chat,
             user=user,
             created=self._clock(),
-            alt=alt_text(made.description, made.boxes),
+            alt=alt_text(_shown(made), made.boxes),
             boxes=made.boxes,
             description=made.description,
             style=wish.style,
@@ -556,6 +557,11 @@ def _note(times: dict[tuple[str, str], float], key: tuple[str, str], now: float)
         for old in [other for other, at in times.items() if now - at > DAY]:
             del times[old]
     times[key] = now
+
+
+def _shown(made: Made) -> str:
+    """What the picture is: a known template by its name, of which descriptions say wrong things."""
+    return f"the meme template {made.template.replace('-', ' ')}" if made.template else made.description
 
 
 def alt_text(description: str, boxes: Sequence[str]) -> str:

@@ -27,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments().parse_args(argv)
     try:
         status: int = options.run(options)
-    except (ValueError, OSError, CheckpointError) as error:
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}." if error.filename else error, file=sys.stderr)
+        return 2
+    except (ValueError, CheckpointError) as error:
         print(error, file=sys.stderr)
         return 2
     return status
@@ -54,7 +57,9 @@ def arguments() -> argparse.ArgumentParser:
 def _add_caption(commands: Any) -> None:
     parser = commands.add_parser("caption", help="caption pictures")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder of pictures")
-    parser.add_argument("-o", dest="folder", type=Path, metavar="DIR", help="draw the memes into this folder")
+    parser.add_argument(
+        "-o", dest="folder", type=Path, metavar="DIR", help="draw the memes into this folder, as stills"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON a picture")
     parser.add_argument("--style", choices=("meme", "describe"), default="meme")
     parser.add_argument("--search", choices=("sample", "beam", "greedy"), default="sample")
@@ -94,6 +99,7 @@ def _caption(options: argparse.Namespace) -> int:
                 if options.folder:
                     target = _free(options.folder, file.stem, taken)
                     target.write_bytes(to_jpeg(_drawn(captioner, picture, captioned)))
+                    print(f"wrote {target}", file=sys.stderr)
             print(json.dumps(line, ensure_ascii=False) if options.json else _plain(line), flush=True)
     return 0
 
@@ -115,12 +121,12 @@ def _read(captioner: Captioner, file: Path) -> Picture | str:
     """The picture, or the sentence that says why it is none."""
     try:
         if file.stat().st_size > Limits().max_bytes:
-            return f"{file.name} is larger than {Limits().max_bytes // 1_000_000} MB."
+            return f"It is larger than {Limits().max_bytes // 1_000_000} MB."
         return captioner.read(file.read_bytes())
     except ImageError as error:
         return str(error)
     except OSError as error:
-        return f"{file} cannot be read: {error.strerror}."
+        return f"It cannot be read: {error.strerror}."
 
 
 def _line(file: Path, captioned: Captioned) -> dict[str, Any]:
@@ -168,7 +174,9 @@ def _add_explain(commands: Any) -> None:
 
 def _explain(options: argparse.Namespace) -> int:
     captioner = Captioner.load(options.model, device=options.device, threads=options.threads)
-    picture = captioner.read(options.image.read_bytes())
+    picture = _read(captioner, options.image)
+    if isinstance(picture, str):
+        raise ValueError(f"{options.image}: {picture}")
     wish = Wish(options.style, "sample" if options.style == "meme" else "beam", 1, options.seed)
     caption = captioner.caption([(picture, wish)])[0].captions[0]
     options.file.write_bytes(captioner.explain(picture, caption.boxes, options.style))

@@ -11,10 +11,14 @@ from PIL import Image
 from captioner.__main__ import arguments, main
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+README, *DOCS = (
+    (ROOT / name).read_text("utf-8")
+    for name in ("README.md", "docs/settings.md", "docs/training.md", "docs/learning.md")
+)
 COMMANDS = [
     line.split("  #")[0].strip()
-    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL)
+    for text in (README, *DOCS)
+    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()
     if line.strip() and not line.startswith("#")
 ]
@@ -35,8 +39,12 @@ def settings() -> list[str]:
 
 
 def test_the_table_of_settings_is_config_toml() -> None:
-    table = [line for line in README.splitlines() if re.match(r"\| `\w+\.\w+` \|", line)]
+    chosen, table = (
+        [line for line in text.splitlines() if re.match(r"\| `\w+\.\w+` \|", line)] for text in (README, DOCS[0])
+    )
     assert table == settings()
+    assert chosen
+    assert set(chosen) < set(table)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
@@ -63,6 +71,7 @@ def test_the_json_example_has_the_keys_that_come_out(
 
 
 def test_every_file_that_is_linked_is_there() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        links = re.findall(r"\]\((?!http)([^)#]+)[)#]", page.read_text("utf-8"))
+        assert links or page.name == "settings.md"
+        assert [link for link in links if not (page.parent / link).exists()] == [], page

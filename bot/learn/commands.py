@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqlite_utils import Database
+
 from bot.config import Config
 from bot.database import beside
 from bot.emoji import Ballot
@@ -38,8 +40,8 @@ def models(config: Config, words: Sequence[str]) -> int:
         match list(words):
             case [] | ["list"]:
                 found = labels.folded(db, _ballot(config), figures.SHOWN)
-                serving = versions.serving(db, base).model
-                print(table(figures.versions_of(db, found, serving)))
+                listed = figures.versions_of(db, found, versions.serving(db, base).model or _latest(db))
+                print(table(listed) if listed else f"{base or 'The shipped model'} serves; no meme was made yet.")
             case ["promote", version]:
                 versions.promote(db, store, version, base, time.time())
                 print(f"{version} serves from now on.")
@@ -57,6 +59,14 @@ def export_labels(config: Config, file: Path) -> int:
         exported = labels.write(db, file, _ballot(config))
     print(f"{file}: {exported.memes} memes, {exported.voted} of them with votes, and {exported.pairs} pairs.")
     return 0
+
+
+def _latest(db: Database) -> str:
+    """`captioner.model` by its name: the model of the last meme that no version wrote."""
+    row = db.execute(
+        "SELECT model FROM memes WHERE model NOT IN (SELECT id FROM models) ORDER BY created DESC LIMIT 1"
+    ).fetchone()
+    return row[0] if row else ""
 
 
 def table(found: Sequence[Version]) -> str:

@@ -7,6 +7,8 @@ the step before: training runs the GRU once over the whole caption.
 With a *writer*, a second GRU hears the states of the first and what they looked at, and its states are what is
 written from: a word then knows what the words before it have looked at, and still no step waits.
 
+How a search takes its steps stands in `attention_gru_steps.py`: the same equations, prepared to be quick.
+
 Shapes: B captions, T tokens, R places of the grid, D their features, E embedding, H units, W units of the writer (0
 for none), A attention, V vocabulary.
 """
@@ -20,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captioner.decoders.attention_gru_steps import AttentionGRUSteps
 from captioner.decoders.base import Decoder, Run
-from captioner.packed import Product, product
 
 
 @dataclass(frozen=True)
@@ -41,30 +43,6 @@ class Memory(NamedTuple):
 
     keys: Tensor
     values: Tensor
-
-
-class Products(NamedTuple):
-    """`words` (V, 3H) holds every word's part of the gates; the others multiply states and what comes of them."""
-
-    words: Tensor
-    first: Product
-    key: Product
-    value: Product
-    state: Product
-    query: Product
-    energy: Product
-    merge: Product
-    output: Product
-
-
-class WriterProducts(NamedTuple):
-    """As `Products`, of the second GRU."""
-
-    first: Product
-    heard: Product
-    recalled: Product
-    into: Product
-    state: Product
 
 
 class Writer(nn.Module):
@@ -88,24 +66,6 @@ class Writer(nn.Module):
         heard = torch.cat([self.heard(states), self.dropout(contexts)], -1)
         written, _ = self.gru(heard, first.unsqueeze(0).contiguous())
         return written, contexts + self.recalled(states)
-
-    def step(self, written: Tensor, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of N captions: the writer's states (N, W), the reader's (N, H) and contexts (N, E)."""
-        by = self.products
-        heard = torch.cat([by.heard(state), context], -1)
-        return _gated(by.into(heard), by.state(written), written), by.recalled(state).add_(context)
-
-    @cached_property
-    def products(self) -> WriterProducts:
-        into, state, into_bias, state_bias = self.gru.all_weights[0]
-        with torch.no_grad():
-            return WriterProducts(
-                product(self.first.weight, self.first.bias),
-                product(self.heard.weight, self.heard.bias),
-                product(self.recalled.weight, self.recalled.bias),
-                product(into, into_bias),
-                product(state, state_bias),
-            )
 
 
 class AttentionGRU(Decoder):
@@ -178,81 +138,24 @@ class AttentionGRU(Decoder):
         states: Tensor = self.gru(words, first[:, : self.config.units].unsqueeze(0).contiguous())[0]
         return states
 
-    def step(self, tokens: Tensor, state: Tensor, memory: Memory, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
-        """One token a caption: tokens (N,), states (N, H + W), and which captions look at which picture of the memory.
-
-        Gives logits (N, V) and the new states.
-        """
-        written, context, state = self._stepped(tokens, state, memory, runs)
-        by = self.products
-        return by.output(by.merge(written).add_(context).tanh_()), state
-
-    def _stepped(self, tokens: Tensor, state: Tensor, memory: Memory, runs: Sequence[Run]) -> tuple[Tensor, ...]:
-        """What is written from, (N, H or W) and (N, E), and the new states (N, H + W)."""
-        reading = self.advance(tokens, state[:, : self.config.units])
-        context = self._looked(reading, memory, runs)
-        if self.writer is None:
-            return reading, context, reading
-        writing, context = self.writer.step(state[:, self.config.units :], reading, context)
-        return writing, context, torch.cat([reading, writing], -1)
-
-    def _looked(self, state: Tensor, memory: Memory, runs: Sequence[Run]) -> Tensor:
-        """The contexts (N, E) of the reader's states (N, H)."""
-        by = self.products
-        query = by.query(state).unsqueeze(1)  # (N, 1, A)
-        compared = query.new_empty(len(state), *memory.keys.shape[1:])  # (N, R, A)
-        for picture, rows in runs:  # a picture is read where it lies: a copy for every caption costs more than the sum
-            torch.add(query[rows], memory.keys[picture], out=compared[rows])
-        weights = by.energy(compared.tanh_().flatten(0, 1)).view(len(state), -1).softmax(-1)  # (N, R)
-        return torch.cat([weights[rows] @ memory.values[picture] for picture, rows in runs])
-
     def begin(self, grid: Tensor) -> tuple[Memory, Tensor]:
-        by = self.products
-        places = grid.flatten(0, 1)
-        memory = Memory(*(part(places).view(*grid.shape[:2], -1) for part in (by.key, by.value)))
-        seen = grid.mean(1)
-        first = [by.first(seen)] if self.writer is None else [by.first(seen), self.writer.products.first(seen)]
-        return memory, torch.cat(first, -1).tanh_()
+        keys, values, first = self.steps.begin(grid)
+        return Memory(keys, values), first
+
+    def step(self, tokens: Tensor, state: Tensor, memory: Memory, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
+        return self.steps.step(tokens, state, memory, runs)
 
     def read(self, tokens: Tensor, state: Tensor, memory: Memory, runs: Sequence[Run]) -> Tensor:
-        return self.advance(tokens, state) if self.writer is None else self._stepped(tokens, state, memory, runs)[-1]
+        return self.steps.read(tokens, state, memory, runs)
 
     def shorten(self, ids: Tensor | None) -> None:
         self.shortlist = ids
         self.refresh()
 
     def refresh(self) -> None:
-        for part in filter(None, (self, self.writer)):
-            part.__dict__.pop("products", None)
-
-    def advance(self, tokens: Tensor, state: Tensor) -> Tensor:
-        """States (N, H) after reading the tokens (N,)."""
-        return _gated(self.products.words[tokens], self.products.state(state), state)
+        self.__dict__.pop("steps", None)
 
     @cached_property
-    def products(self) -> "Products":
-        """What `step` multiplies by, packed: `refresh` after the weights have changed."""
-        from_word, from_state, word_bias, state_bias = self.gru.all_weights[0]
-        listed = slice(None) if self.shortlist is None else self.shortlist
-        with torch.no_grad():
-            return Products(
-                F.linear(self.embedding.weight, from_word, word_bias),
-                product(self.first.weight, self.first.bias),
-                product(self.key.weight, self.key.weight.new_zeros(len(self.key.weight))),
-                product(self.value.weight, self.value.bias),
-                product(from_state, state_bias),
-                product(self.query.weight, self.query.bias),
-                product(self.energy.weight, self.energy.weight.new_zeros(1)),
-                product(self.merge.weight, self.merge.bias),
-                product(self.embedding.weight[listed], self.bias[listed]),
-            )
-
-
-def _gated(entering: Tensor, hidden: Tensor, state: Tensor) -> Tensor:
-    """A GRU's states (N, H) after a step, from the words' and the states' parts of the gates, (N, 3H) each."""
-    size = state.shape[1]
-    # The logistic function by way of tanh: on AMD's processors sigmoid rounds the last numbers of a tensor otherwise.
-    gates = (entering[:, : 2 * size] + hidden[:, : 2 * size]).mul_(0.5).tanh_().mul_(0.5).add_(0.5)
-    reset, update = gates.chunk(2, -1)
-    fresh = torch.addcmul(entering[:, 2 * size :], reset, hidden[:, 2 * size :]).tanh_()
-    return torch.lerp(fresh, state, update)
+    def steps(self) -> AttentionGRUSteps:
+        """The same equations, a word at a time: `refresh` after the weights have changed."""
+        return AttentionGRUSteps(self, self.writer, self.shortlist)

@@ -311,6 +311,12 @@ def containing(words: str) -> re.Pattern[str]:
 # ------------------------------------------------------------------ a meme
 
 
+def test_commands_of_other_platforms_are_no_words_for_a_picture(page: Page) -> None:
+    page.locator("#text").fill("/leaderboard")
+    page.keyboard.press("Enter")
+    expect(page.locator(".note").last).to_have_text("This page knows two commands: /meme and /forget.")
+
+
 def test_reactions_toggle_and_outlive_a_reload(page: Page) -> None:
     meme = pick(page)
     for emoji in ("🔥", "❤️"):
@@ -391,6 +397,7 @@ def test_the_attention_is_shown_on_request(page: Page) -> None:
     expect(shown).to_be_visible()
     assert is_shown(shown)
     expect(button).to_have_attribute("aria-expanded", "true")
+    expect(meme.locator(".attention a")).to_have_attribute("href", re.compile(r"^/memes/\w+/attention$"))
     button.click()
     expect(shown).to_be_hidden()
 

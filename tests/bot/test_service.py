@@ -122,6 +122,23 @@ async def test_own_text(service: Service, posted: Posted) -> None:
             await service.own_text(first.id, "v", boxes)
 
 
+async def test_a_description_is_the_best_one_and_another_one_another(
+    service: Service, engine: Engine, posted: Posted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Wish] = []
+    make = engine.make
+
+    async def noted(fetch: Fetch, wish: Wish) -> Made:
+        asked.append(wish)
+        return await make(fetch, wish)
+
+    monkeypatch.setattr(engine, "make", noted)
+    first = await answer(service, posted(style="describe"))
+    assert first.alt.startswith(first.boxes[0])  # what is written on the picture is what it is told by
+    await service.redo(first.id, "u", seed=5)
+    assert [(wish.style, wish.again) for wish in asked] == [("describe", False), ("describe", True)]
+
+
 async def test_words_go_where_the_template_has_them(
     service: Service, store: Store, engine: Engine, posted: Posted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +157,7 @@ async def test_words_go_where_the_template_has_them(
     mine = await service.own_text(first.id, "u", ["no", "yes"])
     picked = await service.redo(first.id, "u", candidate=1)
     assert [(wish.template, wish.mirrored) for wish in asked[1:]] == [("Drake", True)] * 2
+    assert first.alt.startswith("the meme template Drake, with the words “")
     assert await store.layout(mine.id) == await store.layout(picked.id) == ("Drake", True)
 
 

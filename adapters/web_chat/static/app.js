@@ -175,7 +175,8 @@ function why(meme) {
         const alt = `Where each of the words looked: ${meme.boxes.join(" / ")}`;
         const image = make("img", { src: URL.createObjectURL(picture), alt });
         await image.decode();
-        figure = make("figure", { class: "attention", hidden: true }, image,
+        const large = make("a", { href: `/memes/${meme.id}/attention`, target: "_blank" }, image);
+        figure = make("figure", { class: "attention", hidden: true }, make("div", {}, large),
           make("figcaption", {}, "Each word over the part of the picture that it looked at."));
         button.closest(".meme").append(figure);
       } catch (error) {
@@ -263,6 +264,7 @@ function send() {
   if (!words) return document.getElementById("pick").click();
   if (/^\/forget$/i.test(words)) return forget();
   const command = /^\/meme(?=\s|$)/i.test(words);
+  if (!command && /^\/\w+/.test(words)) return note("This page knows two commands: /meme and /forget.", false);
   if (!command && !words.includes("|")) {
     return note("Now add a picture, and these words go along with it. To write on the last one: /meme top | bottom", false);
   }

@@ -46,7 +46,7 @@ async def test_models_are_listed_promoted_and_rolled_back(
 ) -> None:
     run = functools.partial(asyncio.to_thread, command)
     _, out, _ = await run("models")
-    assert re.search(r"^tiny +shipped +- +- +- +30  67% \(\d\d% to \d\d%\)$", out, re.MULTILINE)
+    assert re.search(r"^tiny +serving +- +- +- +30  67% \(\d\d% to \d\d%\)$", out, re.MULTILINE)
     await trained().run()
     _, out, _ = await run("models", "list")
     line = r"^learnt-0001 +serving +\S+ \S+ +captioner.model +30 +0  -\n    Approval rises.\n    approval 0.5 → 0.6$"
@@ -55,6 +55,9 @@ async def test_models_are_listed_promoted_and_rolled_back(
     status, out, _ = await run("models", "rollback")
     assert status == 0
     assert out.startswith("learnt-0001 is taken back; ")
+    _, out, _ = await run("models")
+    assert re.search(r"^tiny +serving", out, re.MULTILINE)
+    assert "learnt-0001 serving" not in " ".join(out.split())
     assert await run("models", "rollback") == (1, "", "No promoted model serves, so there is nothing to take back.\n")
     assert await run("models", "promote", "learnt-0001") == (0, "learnt-0001 serves from now on.\n", "")
     assert (await run("models", "promote", "x"))[2].startswith("There is no model x;")
