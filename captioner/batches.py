@@ -46,42 +46,47 @@ class Batch:
 
 
 def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, step: int) -> Iterator[list[Batch]]:
-    """Batches from a step on, styles mixed by the recipe's shares, captions of like length together.
+    """Batches from a step on.
 
-    Where descriptions are learnt in another way, they are a part of their own. With `together` in the recipe a batch
-    is of groups of captions of one picture, as many as fit into it.
+    They come in chunks: so many captions of each corpus as its share says, sorted by length, so that little is padded,
+    cut into batches, and these shuffled. Where descriptions are learnt in another way, they are a part of their own.
+    With `together` in the recipe a batch is of groups of captions of one picture, as many as fit into it.
     """
     apart = bool(recipe.describe_dropout or recipe.describe_smoothing)
     present = [c for c in corpora if c.samples]
-    of = {"describe": recipe.describe_share, "pair": recipe.pair_share}
-    if recipe.taught:
-        of["taught"] = recipe.taught_share
-    shares = np.array([of.get(c.name, 1 - sum(of.values())) for c in present])
     size = max(1, recipe.batch // recipe.together)
-    counts = np.round(shares / shares.sum() * _CHUNK * size).astype(int)
-    counts[0] += _CHUNK * size - counts.sum()
-    groups = [_grouped(c, recipe) for c in present]
-    chunk = step // _CHUNK
-    skip = step % _CHUNK
+    counts, groups = _counts(present, recipe, _CHUNK * size), [_grouped(c, recipe) for c in present]
+    chunk, skip = divmod(step, _CHUNK)
     while True:
         picked = [
-            (c, of_it[i])
-            for c, of_it, count in zip(present, groups, counts, strict=True)
-            for i in _cycled(len(of_it), chunk * count, count, recipe.seed)
+            (corpus, members[i])
+            for corpus, members, count in zip(present, groups, counts, strict=True)
+            for i in _cycled(len(members), chunk * count, count, recipe.seed)
         ]
         picked.sort(key=lambda group: max(len(group[0].ids[i]) for i in group[1]))
-        order = np.random.default_rng([recipe.seed, chunk]).permutation(_CHUNK)
-        for at in order[skip:]:
-            members = picked[at * size : (at + 1) * size]
+        for number in np.random.default_rng([recipe.seed, chunk]).permutation(_CHUNK)[skip:]:
+            batch = picked[number * size : (number + 1) * size]
             # A generator a batch: a resumed run draws the same views and votes.
-            rng = np.random.default_rng([recipe.seed, chunk, at])
-            parts = [[m for m in members if (m[0].style == "describe") == described] for described in (False, True)]
-            parts = [part for part in parts if part] if apart else [members]
+            rng = np.random.default_rng([recipe.seed, chunk, number])
+            parts = [[g for g in batch if (g[0].style == "describe") == described] for described in (False, True)]
+            parts = [part for part in parts if part] if apart else [batch]
             yield [collate(part, tokenizer, rng, recipe.known_votes, recipe.mirror) for part in parts]
         chunk, skip = chunk + 1, 0
 
 
 _CHUNK = 64
+"""Batches of a chunk."""
+
+
+def _counts(corpora: Sequence[Corpus], recipe: Recipe, all_: int) -> list[int]:
+    """How many of a chunk's groups each corpus gives; memes fill what the recipe's shares leave."""
+    shares = {"describe": recipe.describe_share, "pair": recipe.pair_share}
+    if recipe.taught:
+        shares["taught"] = recipe.taught_share
+    wanted = np.array([shares.get(c.name, 1 - sum(shares.values())) for c in corpora])
+    counts: list[int] = np.round(wanted / wanted.sum() * all_).astype(int).tolist()
+    counts[0] += all_ - sum(counts)
+    return counts
 
 
 def _grouped(corpus: Corpus, recipe: Recipe) -> list[list[int]]:

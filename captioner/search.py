@@ -345,7 +345,8 @@ def _children(decoder: Decoder, beams: _Beams, memory: Any, rules: Rules, runnin
     # Probabilities, not yet normalised: counts are added to them and rules multiply them.
     weights.sub_(weights.amax(-1, keepdim=True)).exp_()
     _mix(weights, tokens, running, rows)
-    _restrict(weights, beams, rows, rules)
+    _favour(weights, beams, rows, rules)
+    _allow(weights, beams, rows, rules)
     top, columns = top_k(weights, _KEEP)  # (A, N)
     logprob = torch.where(top > 0, (top / weights.sum(-1, keepdim=True)).log(), _NEVER)
     ids = rules.ids[columns]
@@ -390,36 +391,47 @@ def _stretches(chosen: Sequence[bool]) -> Iterator[slice]:
         at += size
 
 
-def _restrict(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None:
-    """Applies what may follow and what is favoured to the weights (A, C) of the rows, in place."""
-    t, active = beams.tokens.shape[1], rows.active
+def _favour(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None:
+    """Multiplies the weights (A, C) of the rows by what is leant to and favoured, in place.
+
+    What was favoured and has been written is held back from then on; right after it, so is what would make another
+    word of it.
+    """
+    active, last = rows.active, beams.last[rows.active].unsqueeze(1)
     for factors, span in rows.leaning:
         weights[span] *= factors
     written = (beams.tokens[active].unsqueeze(2) == rows.wanted.unsqueeze(1)).any(1)  # (A, F)
     later = torch.where(written, rows.later, 1.0)
     factors = torch.where(beams.named[active].unsqueeze(1), later, rows.factors)
-    factors = torch.where((rows.before < 0) | (rows.before == beams.last[active].unsqueeze(1)), factors, 1.0)
+    factors = torch.where((rows.before < 0) | (rows.before == last), factors, 1.0)
     # One piece may go on with several words, so a column may stand here more than once.
     weights.scatter_reduce_(1, rows.favoured, factors, "prod")
     met = beams.met[active].nonzero().flatten()
     if len(met):
         weights[met] *= rules.ending
+
+
+def _allow(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None:
+    """Zeroes what may not follow in the weights (A, C) of the rows, in place.
+
+    A box begins with a word and is never empty, and none begins that there is no step left to fill.
+    """
+    t, active = beams.tokens.shape[1], rows.active
+    separator, end = rules.column[rules.sep], rules.column[rules.eos]
     if t == 0:
         weights *= rules.opening
     else:
         weights.index_fill_(1, rules.forbidden, 0)
-    opening = (beams.last[active] == rules.sep).nonzero().flatten()
-    if t and len(opening):
-        weights[opening] *= rules.opening
+        opens = (beams.last[active] == rules.sep).nonzero().flatten()
+        if len(opens):
+            weights[opens] *= rules.opening
     full = beams.boxes[active] >= rows.max_boxes - 1
-    end = rules.column[rules.eos]
-    # Nor a box that there is no step left to fill.
-    weights[:, rules.column[rules.sep]].masked_fill_(full | (rows.steps <= t + 2), 0)
+    weights[:, separator].masked_fill_(full | (rows.steps <= t + 2), 0)
     weights[:, end].masked_fill_(rows.least > t, 0)
-    ending = (rows.steps == t + 1).nonzero().flatten()
-    if len(ending):
-        weights[ending] = 0
-        weights[ending, end] = 1
+    ends = (rows.steps == t + 1).nonzero().flatten()
+    if len(ends):
+        weights[ends] = 0
+        weights[ends, end] = 1
 
 
 def _no_repeated_trigram(top: Tensor, ids: Tensor, tokens: Tensor) -> Tensor:
