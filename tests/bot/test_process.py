@@ -176,6 +176,16 @@ async def test_a_model_that_cannot_be_read(bot: Bot, tmp_path: Path) -> None:
     assert "broken.safetensors cannot be read" in err
 
 
+async def test_the_doctor_sees_a_running_bot(bot: Bot) -> None:
+    address = await bot.start()
+    doctor = Bot(bot.database.parents[1], Path(bot.settings[1].partition("=")[2]))
+    await doctor.spawn("doctor", f"web.port={address.rpartition(':')[2]}")
+    _, out, _ = await doctor.ended()
+    assert re.search(r"^ok +address: the bot is running at 127\.0\.0\.1:\d+$", out, re.MULTILINE)
+    bot.process.send_signal(signal.SIGTERM)
+    await bot.ended()
+
+
 async def test_forget_needs_a_database_and_a_platform(bot: Bot) -> None:
     for whom, expected, words in (
         ("discord:1", 1, "There is no database"),
