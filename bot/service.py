@@ -347,7 +347,7 @@ class Service:
 
     async def forget(self, platform: str, user: str) -> Forgotten:
         """Remove everything of a user but the wish not to be memed."""
-        self._forgotten[platform, user] = time.monotonic()
+        _note(self._forgotten, (platform, user), time.monotonic())
         with _guarded():
             forgotten = await self._store.forget(platform, user)
             self._told(platform, "")
@@ -421,7 +421,8 @@ class Service:
         try:
             yield
         except Expected:
-            self._served[key] = before
+            if self._served.get(key) == now:  # else another one was served meanwhile
+                self._served[key] = before
             raise
 
     async def _admitted(self, old: MemeRecord, user: str, place: Place | None) -> Settings:

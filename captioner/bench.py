@@ -41,6 +41,8 @@ _COMMON: dict[str, Any] = {
 }  # fmt: skip
 _BEAM = Search("beam", width=3, steps=30, max_boxes=1, early=True)
 _DRAWN = Search("sample", width=4, steps=30, max_boxes=1, temperature=1.0)
+_TAKEN = {"encoder", "features", "minutes", "seed", "device", "start"}
+"""What a bench is asked for otherwise, or all its systems share."""
 _JOBS = 320
 """Memes that are drawn for the figures about variety."""
 _BATCH = 16
@@ -137,11 +139,15 @@ class Job:
 def bench(sets: dict[str, Path], systems: Sequence[str], minutes: float, out: Path, changes: dict[str, Any]) -> None:
     """Runs the systems on one data set after another; `out/NAME` gets `table.md`, `table.json` and `curves.png`.
 
-    Raises ValueError for a system that nobody knows.
+    Raises ValueError for a system or a change of recipe that nobody knows, before anything is touched.
     """
     for system in systems:
         if system not in TITLES:
             raise ValueError(f"There is no system {system}; known are {', '.join(TITLES)}.")
+    asked = changes.get("recipe", ())
+    filled(Recipe(), asked)
+    if taken := sorted({key for key, _ in asked} & _TAKEN):
+        raise ValueError(f"{', '.join(taken)} cannot be changed by a recipe here: the bench has options of its own.")
     torch.set_num_threads(1)
     for name, folder in sets.items():
         _bench(Job(name, folder, out / name, minutes, **changes), systems)

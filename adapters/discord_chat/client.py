@@ -151,9 +151,10 @@ class Client(discord.AutoShardedClient):
     async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
         """What a link shows is often added to its message a moment later; people's edits are let be."""
         message = event.message
-        if message.edited_at or in_message(message, previews=False) is None or _age(message) > PREVIEW_LATE:
-            return
         waiting = self._previewed.get(message.id)
+        found = in_message(message, previews=waiting is not None)
+        if message.edited_at or found is None or _age(message) > PREVIEW_LATE:
+            return
         if waiting is None:
             await self.on_message(message)
         elif not waiting.done():

@@ -89,8 +89,15 @@ def _in_post(post: _Post, previews: bool) -> Iterator[Found]:
                 yield Found(address, spoiler=bool(LINK.search(hidden)) and (embed.url or "") not in LINK.findall(shown))
     for spoiler, words in ((False, shown), (True, hidden)):
         for link in LINK.findall(words):
-            if PICTURE_NAME.search(urlsplit(link).path):
+            if _is_named_picture(link):
                 yield Found(link, spoiler=spoiler)
+
+
+def _is_named_picture(link: str) -> bool:
+    try:
+        return PICTURE_NAME.search(urlsplit(link).path) is not None
+    except ValueError:  # what only looks like an address
+        return False
 
 
 class Pictures:

@@ -121,6 +121,8 @@ class Commands:
         try:
             await self._outbox.send(int(job.user), attempt)
         except (Barred, BadRequest) as error:
+            if isinstance(error, BadRequest) and "chat not found" not in error.message.lower():
+                raise
             raise Forbidden("I cannot write to you: start a private chat with me first.") from error
         if job.chat < 0:
             await self._say(job, "I have sent it to you in private.")

@@ -116,7 +116,7 @@ class Delivery:
             )
 
         try:
-            edited = await self._outbox.send(chat, attempt)
+            edited = await self._outbox.send(chat, attempt, follows=False)
         except BadRequest as error:
             return "not modified" in error.message.lower()
         except (TelegramError, Expected) as error:
@@ -136,7 +136,7 @@ class Delivery:
             await self.restore(chat, job.message, job.meme)
 
         try:
-            await self._outbox.send(job.chat, attempt)
+            await self._outbox.send(job.chat, attempt, follows=False)
         except (TelegramError, Expected) as error:
             log.debug("the counts are not shown: %s", error)
         finally:

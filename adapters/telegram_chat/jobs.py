@@ -14,7 +14,7 @@ from bot.events import Expected, Forbidden, ImagePosted, MemeReply, Outcome, Rea
 from .activity import Activity
 from .delivery import MAX_PHOTO, MOVING, Delivery
 from .files import fetching
-from .job import PLATFORM, Job
+from .job import PLATFORM, Job, place_of
 from .outbox import Outbox, harmless, reply_to
 from .rights import Rights
 from .tasks import Tasks
@@ -142,12 +142,13 @@ class Jobs:
             await self._delivery.deliver(request, job, reply)
 
     async def _made(self, request: Request, job: Job) -> MemeReply | None:
-        if job.kind == "redo":
+        if job.meme:  # whose chat may have become another one since
+            place = place_of(int((await self._service.record(job.meme)).chat))
+            if job.kind == "own":
+                return await self._service.own_text(job.meme, job.user, job.own, place=place, request=request.id)
             return await self._service.redo(
-                job.meme, job.user, candidate=job.candidate, place=job.place, request=request.id
+                job.meme, job.user, candidate=job.candidate, place=place, request=request.id
             )
-        if job.kind == "own":
-            return await self._service.own_text(job.meme, job.user, job.own, place=job.place, request=request.id)
         return await self._service.post(
             ImagePosted(
                 platform=PLATFORM,
@@ -197,7 +198,7 @@ class Jobs:
             await self._outbox.bot.delete_message(chat, message)
 
         try:
-            await self._outbox.send(job.chat, attempt)
+            await self._outbox.send(job.chat, attempt, follows=False)
         except BadRequest as error:
             raise Forbidden("Telegram does not let me delete this message. What I remembered of it is gone.") from error
 

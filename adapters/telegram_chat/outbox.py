@@ -33,10 +33,11 @@ class Outbox:
         self._moved = moved
         self._under_way: dict[int, set[asyncio.Task[object]]] = {}
 
-    async def send(self, chat: int, attempt: Callable[[int], Awaitable[Result]]) -> Result:
+    async def send(self, chat: int, attempt: Callable[[int], Awaitable[Result]], *, follows: bool = True) -> Result:
         """Await `attempt(chat)` in the chat's turn, as often as it takes while nothing is wrong with it.
 
-        A group that became a supergroup has another number, which the attempt is then given. Once an attempt has
+        A group that became a supergroup has another number, which the attempt is then given, unless it is about a
+        message (`follows=False`): those are counted anew there. Once an attempt has
         begun, it is carried out even where the caller is cancelled: what Telegram took must be remembered.
         """
         pause = FIRST_PAUSE
@@ -48,6 +49,8 @@ class Outbox:
                 self._floods.hold(chat, time.monotonic() + seconds_of(error))
             except ChatMigrated as error:
                 await self._moved(chat, error.new_chat_id)
+                if not follows:
+                    raise
                 chat = error.new_chat_id
             except NetworkError as error:
                 if isinstance(error, BadRequest) or is_too_large(error):

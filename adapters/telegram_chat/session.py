@@ -159,7 +159,8 @@ class Session:
         if not (is_private(message) or words.command == "meme" or words.mentioned):
             return None
         if not message.text:
-            return dataclasses.replace(job, command="unreadable") if message.effective_attachment else None
+            meant = not message.media_group_id or words.command == "meme" or words.mentioned
+            return dataclasses.replace(job, command="unreadable") if message.effective_attachment and meant else None
         quoted = message.reply_to_message
         if quoted and (meme := await self._meme_at(quoted)):
             boxes = own_boxes(words.words)

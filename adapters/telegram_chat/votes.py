@@ -24,7 +24,7 @@ Said = TypeVar("Said")
 
 
 class Votes:
-    """Writes reactions down before they are confirmed."""
+    """Writes reactions down before they are confirmed; those on a copy that a crash left, a moment later."""
 
     def __init__(self, outbox: Outbox, service: Service, delivery: Delivery, tasks: Tasks) -> None:
         self._outbox = outbox

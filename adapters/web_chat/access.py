@@ -55,11 +55,12 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 class Guard:
     """Refuses, with status 403, what a browser was tricked into sending or what comes without the token."""
 
-    def __init__(self, host: str, token: str | None, allowed_hosts: Sequence[str]) -> None:
+    def __init__(self, host: str, token: str | None, allowed_hosts: Sequence[str], home: str = "/") -> None:
         """Raises ValueError where `host` is beyond loopback and there is no token."""
         if not token and not is_loopback(host):
             raise ValueError(f"web.host is {host}, which others can reach: set web.token, or bind 127.0.0.1.")
         self._token = token.encode() if token else None
+        self._home = home
         self._named = frozenset(name.lower() for name in allowed_hosts)
         self._hosts = {"localhost", host.lower(), *self._named}
         self._everywhere = _is_address(host) and ip_address(host).is_unspecified
@@ -89,7 +90,7 @@ class Guard:
             raise BadRequest("That is no form with a token.") from None
         page = request.query.get("page", "/")
         if isinstance(offered, str) and self._is_token(offered):
-            return self._welcome(page if page in _PAGES else "/")
+            return self._welcome(page if page in _PAGES[1:] else self._home)
         return _login_page(page, wrong=True)
 
     def _host_is_ours(self, request: web.Request) -> bool:
@@ -125,7 +126,7 @@ class Guard:
         """The page of somebody without a session: a form, or a session for a link with the token in it."""
         offered = request.query.get("token")
         if offered is not None and self._is_token(offered):
-            return self._welcome(request.path)
+            return self._welcome(request.path if request.path in _PAGES[1:] else self._home)
         return _login_page(request.path, wrong=offered is not None)
 
     def _welcome(self, page: str) -> web.StreamResponse:

@@ -70,7 +70,7 @@ class WebChat:
         self._service: Service | None = None
         self._closing = False
         self._streams = Feed()
-        self._guard = Guard(host, token, allowed_hosts)
+        self._guard = Guard(host, token, allowed_hosts, home="/" if chat else "/dashboard")
         self._memes = Memes(self._running_service, spool=spool, max_bytes=max_bytes)
         self._dashboard = Dashboard(self._running_service)
         self._rate = Rate(ratings) if ratings else None
@@ -161,4 +161,7 @@ class WebChat:
 
 
 def _state(well: bool, sentence: str) -> web.Response:
-    return web.json_response({"status": sentence}) if well else problem(503, sentence)
+    """Told with the bot's name, so that `doctor` knows who answers."""
+    response = web.json_response({"status": sentence}) if well else problem(503, sentence)
+    response.headers["X-Bot"] = "quipbot"
+    return response

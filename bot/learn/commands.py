@@ -64,7 +64,8 @@ def export_labels(config: Config, file: Path) -> int:
 def _latest(db: Database) -> str:
     """`captioner.model` by its name: the model of the last meme that no version wrote."""
     row = db.execute(
-        "SELECT model FROM memes WHERE model NOT IN (SELECT id FROM models) ORDER BY created DESC LIMIT 1"
+        "SELECT model FROM memes WHERE NOT picked AND model NOT IN (SELECT id FROM models) "
+        "ORDER BY created DESC LIMIT 1"
     ).fetchone()
     return row[0] if row else ""
 

@@ -125,6 +125,8 @@ async def test_what_counts_as_a_picture(bot: Bot, discord: Discord, channel: Cha
     unnamed = await discord.post(channel, "2", "", [discord.attachment(picture(4), "a.png", None)])
     for message in (embedded, forwarded, linked, unnamed):
         assert is_meme(await (await discord.meme_this(message)).answered())
+    await discord.post(channel, "2", "look https://[oops.png")
+    assert is_meme(await (await discord.slash(channel, "meme")).answered())
     private = await discord.post(channel, "2", "http://169.254.169.254/a.png and https://10.0.0.1/a.png")
     assert "public" in (await (await discord.meme_this(private)).answered()).content
 
@@ -325,9 +327,13 @@ async def test_what_a_link_shows_may_come_later(
             await discord.embed(message, embed)
             await discord.until(lambda before=before: len(discord.memes(channel)) > before)
             await discord.embed(message, embed)  # told again
-        assert discord.said(channel) == []
+        page = await discord.post(channel, "2", "<@100> https://example.org/news")
         await asyncio.sleep(0.2)
-        assert len(discord.memes(channel)) == 2
+        await discord.embed(page, embed | {"type": "article"})  # who mentions the bot means what the page shows, too
+        await discord.until(lambda: len(discord.memes(channel)) == 3)
+        await discord.post(channel, "2", "https://[oops.png", [picture(5)])
+        await discord.until(lambda: len(discord.memes(channel)) >= 4)
+        assert (len(discord.memes(channel)), discord.said(channel)) == (4, [])
 
 
 async def test_spoilers_stay_covered(bot: Bot, discord: Discord, channel: Channel) -> None:

@@ -18,7 +18,7 @@ from adapters.telegram_chat import TelegramChat, Webhook
 from adapters.telegram_chat.floods import Limits
 from bot import config, requests
 from bot.engine import Engine
-from bot.events import Failed, MemeRecord, NotFound, Place, Request, Unusable
+from bot.events import Failed, MemeRecord, MemeReply, NotFound, Place, Request, Unusable
 from bot.health import Health
 from bot.service import Service
 from bot.store import Store
@@ -679,13 +679,17 @@ async def test_what_is_no_picture_gets_a_sentence_where_it_was_meant(bot: Runnin
     private.post_sticker(b"x", is_animated=True)
     group.post(7, "/meme", video=video)
     group.post(7, "look at this", video=video)
+    for _ in range(3):
+        private.post(7, video=video, media_group_id="album")
     await bot.settled(answered=3)
     assert len(private.said) == 2
     assert [text.partition(":")[0] for text in group.said] == ["I cannot write on that"]
 
 
 @pytest.mark.parametrize("tell", [True, False])
-async def test_a_group_that_becomes_a_supergroup_keeps_what_it_was(bot: Running, tell: bool) -> None:
+async def test_a_group_that_becomes_a_supergroup_keeps_what_it_was(
+    bot: Running, tell: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     group = bot.api.group(-5, bot="administrator")
     group.members[7] = "administrator"
     for words in ("/settings passive on", "/settings filter strict"):
@@ -695,8 +699,17 @@ async def test_a_group_that_becomes_a_supergroup_keeps_what_it_was(bot: Running,
     await bot.api.until(lambda: group.memes)
     first = await bot.record(group, group.memes[0])
     supergroup = group.upgrade(-1005, tell=tell)
+    asked: list[str] = []
+    redo = bot.service.redo
+
+    async def noted(meme: str, user: str, *, place: Place, **more: Any) -> MemeReply:
+        asked.append((await bot.service.settings(place)).filter)
+        return await redo(meme, user, place=place, **more)
+
+    monkeypatch.setattr(bot.service, "redo", noted)
     group.press(group.memes[0], "Another one")
     await bot.api.until(lambda: supergroup.memes)
+    assert asked == ["strict"]
     supergroup.react(supergroup.memes[0], 9, "👍")
     async with asyncio.timeout(30):
         while await bot.votes(supergroup.memes[0], supergroup) != {"👍": 1}:

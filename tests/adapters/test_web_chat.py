@@ -700,6 +700,9 @@ async def test_without_the_chat_the_dashboard_can_be_signed_in_to(tmp_path: Path
         async with site.client.post("/login", params=login, data={"token": "sesame"}, allow_redirects=False) as answer:
             assert (answer.status, answer.headers["Location"]) == (303, "/dashboard")
             assert answer.cookies
+        site.client.cookie_jar.clear()
+        async with site.client.post("/login", data={"token": "sesame"}, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, "/dashboard")  # by the form at /
 
 
 # ------------------------------------------------------------------ words

@@ -332,6 +332,29 @@ async def test_a_turn_that_came_to_nothing_is_given_back(
     assert soon.value.wait == 10
 
 
+async def test_a_turn_is_not_given_back_over_a_later_one(
+    engine: Engine, store: Store, health: Health, posted: Posted
+) -> None:
+    now = 1000.0
+    service = Service(engine, store, health, Reply(cooldown_user=10, explore=0), clock=lambda: now)
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def broken(limit: int) -> bytes:
+        started.set()
+        await go_on.wait()
+        return b"no picture"
+
+    slow = asyncio.create_task(service.post(posted(fetch=broken)))
+    await started.wait()
+    now += 10
+    assert await service.post(posted())
+    go_on.set()
+    with pytest.raises(BadPicture):
+        await slow
+    with pytest.raises(TooSoon):
+        await service.post(posted())
+
+
 @pytest.mark.parametrize("who", ["u", "painter"])
 async def test_a_meme_under_way_for_somebody_who_is_forgotten_is_not_kept(
     service: Service, store: Store, posted: Posted, who: str

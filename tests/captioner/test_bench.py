@@ -96,6 +96,15 @@ def test_a_changed_recipe_is_another_row_and_its_note_says_so(
     assert not tried
 
 
+@pytest.mark.parametrize("change", [("dropuot", "0.1"), ("features", "8"), ("minutes", "1")])
+def test_a_recipe_that_cannot_be_changed_so_costs_no_row(
+    photographs: Path, tmp_path: Path, change: tuple[str, str]
+) -> None:
+    with pytest.raises(ValueError, match=change[0]):
+        bench({"flickr8k": photographs}, ["up_down"], 0.01, tmp_path, ONE | {"recipe": (change,)})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_system_is_trained_on_the_device_and_measured_on_the_cpu(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
