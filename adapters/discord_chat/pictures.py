@@ -35,6 +35,8 @@ class Found:
     url: str
     size: int = 0
     """Bytes; 0 where Discord does not say."""
+    given: bool = False
+    """Whether Discord itself gives the address, rather than whoever wrote the message."""
     spoiler: bool = False
     message: str = ""
     author: str = ""
@@ -73,7 +75,7 @@ def attached(attachment: discord.Attachment) -> Found | None:
     kind = (attachment.content_type or "").split("/")[0]
     if kind != "image" and (kind not in ("", "application") or not PICTURE_NAME.search(attachment.filename)):
         return None
-    return Found(attachment.url, attachment.size, attachment.is_spoiler())
+    return Found(attachment.url, attachment.size, given=True, spoiler=attachment.is_spoiler())
 
 
 def _in_post(post: _Post, previews: bool) -> Iterator[Found]:
@@ -86,7 +88,8 @@ def _in_post(post: _Post, previews: bool) -> Iterator[Found]:
         for picture in (*moving, embed.image, embed.thumbnail):
             if address := picture.proxy_url or picture.url:
                 # Discord does not say of which link an embed is: with one covered, all are but those of others.
-                yield Found(address, spoiler=bool(LINK.search(hidden)) and (embed.url or "") not in LINK.findall(shown))
+                covered = bool(LINK.search(hidden)) and (embed.url or "") not in LINK.findall(shown)
+                yield Found(address, given=address == picture.proxy_url, spoiler=covered)
     for spoiler, words in ((False, shown), (True, hidden)):
         for link in LINK.findall(words):
             if _is_named_picture(link):
@@ -105,6 +108,7 @@ class Pictures:
 
     People can write any address into a message, so that those of this machine and of private networks are refused:
     only HTTPS to public addresses is fetched, but for the hosts and ports that the configuration names (`trusted`).
+    Addresses that Discord itself gives may be of any port of these hosts.
     """
 
     def __init__(self, trusted: Collection[tuple[str, int]]) -> None:
@@ -112,7 +116,7 @@ class Pictures:
         self._session: aiohttp.ClientSession
 
     async def __aenter__(self) -> "Pictures":
-        connector = aiohttp.TCPConnector(resolver=_PublicResolver(self._trusted))
+        connector = aiohttp.TCPConnector(resolver=_PublicResolver({host for host, _ in self._trusted}))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=20)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False)
         return self
@@ -127,16 +131,17 @@ class Pictures:
             if picture.size > max_bytes:
                 raise TooLarge(f"The file is larger than {max_bytes / 1e6:g} MB.")
             try:
-                return await self._fetched(picture.url, max_bytes)
+                return await self._fetched(picture, max_bytes)
             except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
                 raise BadPicture("The picture could not be fetched from where it lies.") from error
 
         return fetch
 
-    async def _fetched(self, url: str, max_bytes: int) -> bytes:
+    async def _fetched(self, picture: Found, max_bytes: int) -> bytes:
         """Follows redirects, and tries again where a server stumbles."""
+        url = picture.url
         for attempt in range(ATTEMPTS):
-            self._check(url)
+            self._check(url, given=picture.given)
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status == 200:
                     return await _body(response, max_bytes)
@@ -148,18 +153,18 @@ class Pictures:
                     raise BadPicture(f"The picture is not there any more (status {response.status}).")
         raise BadPicture("The picture could not be fetched from where it lies.")
 
-    def _check(self, url: str) -> None:
-        parts = urlsplit(url)
-        if _server(url) in self._trusted:
+    def _check(self, url: str, *, given: bool) -> None:
+        parts, server = urlsplit(url), _server(url)
+        if server in self._trusted or (given and server[0] in {host for host, _ in self._trusted}):
             return
         if parts.scheme != "https" or not parts.hostname or not _may_be_public(parts.hostname):
             raise BadPicture("Pictures are fetched from public HTTPS addresses only.")
 
 
 class _PublicResolver(AbstractResolver):
-    """Names that lead to this machine or a private network lead nowhere."""
+    """Names that lead to this machine or a private network lead nowhere, but for the trusted hosts'."""
 
-    def __init__(self, trusted: frozenset[tuple[str, int]]) -> None:
+    def __init__(self, trusted: Collection[str]) -> None:
         self._trusted = trusted
         self._resolver = DefaultResolver()
 
@@ -167,7 +172,7 @@ class _PublicResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
-        public = [result for result in found if (host, port) in self._trusted or _may_be_public(result["host"])]
+        public = [result for result in found if host in self._trusted or _may_be_public(result["host"])]
         if not public:
             raise OSError(f"{host} is no public address")
         return public

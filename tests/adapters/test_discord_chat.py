@@ -391,10 +391,13 @@ async def test_a_deleted_picture_that_was_merely_posted_is_not_talked_of(
 def test_only_the_configured_servers_of_this_machine_are_trusted() -> None:
     fetching = Pictures(servers(["http://127.0.0.1:9001/api/v10", "wss://gateway.example"]))
     for address in ("http://localhost:9001/cdn/1/a.png", "https://[::1]:9001/a.png", "https://gateway.example/a.png"):
-        fetching._check(address)
+        fetching._check(address, given=False)
     for address in ("http://127.0.0.1:22/a.png", "http://localhost/a.png", "http://gateway.example/a.png"):
+        fetching._check(address, given=True)  # an attachment: people cannot choose its address
         with pytest.raises(BadPicture):
-            fetching._check(address)
+            fetching._check(address, given=False)
+    with pytest.raises(BadPicture):
+        fetching._check("http://10.0.0.1:9001/a.png", given=True)
 
 
 async def test_who_waits_sees_it(
