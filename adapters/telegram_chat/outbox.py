@@ -37,7 +37,7 @@ class Outbox:
         """Await `attempt(chat)` in the chat's turn, as often as it takes while nothing is wrong with it.
 
         A group that became a supergroup has another number, which the attempt is then given, unless it is about a
-        message (`follows=False`): those are counted anew there. Once an attempt has
+        message (`follows=False`): those are counted anew there, and ChatMigrated is raised. Once an attempt has
         begun, it is carried out even where the caller is cancelled: what Telegram took must be remembered.
         """
         pause = FIRST_PAUSE

@@ -36,8 +36,9 @@ from .votes import Votes
 
 log = logging.getLogger(__name__)
 
-LATE = 300.0
-"""Seconds after which a picture that was merely posted is not answered any more."""
+LATE, KEPT = 300.0, 90_000.0
+"""Seconds after which a picture that was merely posted is not answered any more, and for which Telegram keeps updates
+at most: one that seems to be older comes from a server or a machine whose clock is wrong."""
 
 
 class Session:
@@ -180,7 +181,7 @@ class Session:
 
 def _is_late(message: Message) -> bool:
     """Whether it was posted so long ago that nobody expects an answer: Telegram keeps what it could not tell."""
-    return time.time() - message.date.timestamp() > LATE
+    return LATE < time.time() - message.date.timestamp() < KEPT
 
 
 def _with_picture(source: Message | ExternalReplyInfo, words: Said, job: Job) -> Job:
