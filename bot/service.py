@@ -177,15 +177,13 @@ class Service:
         old = await self._store.record(meme, user)
         settings = await self._admitted(old, user, place)
         if candidate is not None:
-            with self._turn(old.platform, user, settings):
-                return await self._redraw(old, user, candidate, settings, request)
+            return await self._redraw(old, user, candidate, settings, request)
         seed = checked_seed(seed)
         explore = old.style == "meme" and policy.explores(seed, self._settings.explore)
         count = len(old.candidates) or 3
         wish = Wish(old.style, seed, candidates=count, again=True, explore=explore, filter=settings.filter)
         wish = self._of_chat(wish, old.platform, old.chat)
-        with self._turn(old.platform, user, settings):
-            return await self._again(old, user, wish, request)
+        return await self._again(old, user, wish, settings, request)
 
     async def own_text(
         self, meme: str, user: str, boxes: Sequence[str], *, place: Place | None = None, request: str = ""
@@ -195,8 +193,7 @@ class Service:
         boxes = checked_boxes(boxes)
         settings = await self._admitted(old, user, place)
         wish = Wish("meme", old.seed, own_boxes=boxes, description=old.description, filter=settings.filter)
-        with self._turn(old.platform, user, settings):
-            return await self._again(old, user, wish, request)
+        return await self._again(old, user, wish, settings, request)
 
     async def meme_at(self, platform: str, chat: str, message: str) -> str:
         """The id of the meme that was sent as this message; raises `NotFound`."""
@@ -438,10 +435,10 @@ class Service:
             raise BadRequest(f"That meme has {len(old.candidates)} captions to choose from, counted from 0.")
         boxes = old.candidates[number].boxes
         wish = Wish(old.style, old.seed, own_boxes=boxes, description=old.description, filter=settings.filter)
-        return await self._again(old, user, wish, request, chosen=number)
+        return await self._again(old, user, wish, settings, request, chosen=number)
 
     async def _again(
-        self, old: MemeRecord, user: str, wish: Wish, request: str, chosen: int | None = None
+        self, old: MemeRecord, user: str, wish: Wish, settings: Settings, request: str, chosen: int | None = None
     ) -> MemeReply:
         """Another meme of a meme's picture, in the same chat. With `chosen`, one of the meme's own captions."""
         spoiler = await self._store.spoiler(old.id)
@@ -451,7 +448,7 @@ class Service:
         if wish.own_boxes:
             template, mirrored = await self._store.layout(old.id)
             wish = dataclasses.replace(wish, template=template, mirrored=mirrored)
-        with self._counted(old.platform, wish.style) as line:
+        with self._turn(old.platform, user, settings), self._counted(old.platform, wish.style) as line:
             began = time.monotonic()
             made = await self._engine.make(lambda _: self._store.source(old.id), wish)
             line |= made.stages

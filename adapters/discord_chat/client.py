@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import logging
 import re
-from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -15,7 +14,7 @@ from discord.gateway import DiscordWebSocket
 from discord.http import HTTPClient
 
 from adapters.discord_chat import commands, wording
-from adapters.discord_chat.delivery import CANNOT_REPLY, NETWORK, UNREADABLE, Delivery, asked, expiry
+from adapters.discord_chat.delivery import NETWORK, UNREADABLE, Delivery, asked, expiry, replied
 from adapters.discord_chat.interactions import Interaction, Pace, acknowledge, may_react, place_of, tell
 from adapters.discord_chat.pictures import LINK, Found, Pictures, in_message
 from adapters.discord_chat.presses import Presses
@@ -308,11 +307,8 @@ class Tree(app_commands.CommandTree[Client]):
 async def _say(message: discord.Message, sentence: str) -> None:
     """Answer a message with a sentence, where that may be."""
     try:
-        await message.reply(sentence, mention_author=False)
-    except discord.Forbidden as error:
-        if error.code == CANNOT_REPLY:
-            with suppress(discord.HTTPException, *NETWORK):
-                await message.channel.send(sentence)
+        reference = message.to_reference(fail_if_not_exists=False)
+        await replied(message.channel, reference, lambda: {"content": sentence})
     except (discord.HTTPException, *NETWORK) as error:
         log.info("discord: nothing can be said there: %s", error)
 

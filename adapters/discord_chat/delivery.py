@@ -269,17 +269,8 @@ class Delivery:
         return message.id
 
     async def _post(self, request: Request, parts: Callable[[], dict[str, Any]]) -> discord.Message:
-        """A message in the channel, in reply to what asked for it where the bot may read that.
-
-        `parts` are made for every try, since sending uses files up.
-        """
-        reply: dict[str, Any] = {"reference": _reference(request), "mention_author": False}
-        try:
-            return await self._channel(request).send(nonce=request.id, **reply, **parts())
-        except discord.Forbidden as error:
-            if error.code != CANNOT_REPLY:
-                raise
-        return await self._channel(request).send(nonce=request.id, **parts())
+        """A message in the channel, in reply to what asked for it; `parts` as of `replied`."""
+        return await replied(self._channel(request), _reference(request), lambda: {"nonce": request.id} | parts())
 
     async def _refuse(self, request: Request, sentence: str) -> None:
         """Say why there is no meme; a picture that was merely posted gets no excuses."""
@@ -315,6 +306,21 @@ class Delivery:
 
     def _channel(self, request: Request) -> discord.PartialMessageable:
         return self._client.get_partial_messageable(int(request.chat))
+
+
+async def replied(
+    channel: discord.abc.Messageable, reference: discord.MessageReference, parts: Callable[[], dict[str, Any]]
+) -> discord.Message:
+    """A message in reply to another, or without a reference where the bot may not read that.
+
+    `parts` are made for every try, since sending uses files up.
+    """
+    try:
+        return await channel.send(reference=reference, mention_author=False, **parts())
+    except discord.Forbidden as error:
+        if error.code != CANNOT_REPLY:
+            raise
+    return await channel.send(**parts())
 
 
 def _file(reply: MemeReply) -> discord.File:

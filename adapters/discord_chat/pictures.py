@@ -112,11 +112,11 @@ class Pictures:
     """
 
     def __init__(self, trusted: Collection[tuple[str, int]]) -> None:
-        self._trusted = frozenset(trusted)
+        self._trusted, self._hosts = frozenset(trusted), frozenset(host for host, _ in trusted)
         self._session: aiohttp.ClientSession
 
     async def __aenter__(self) -> "Pictures":
-        connector = aiohttp.TCPConnector(resolver=_PublicResolver({host for host, _ in self._trusted}))
+        connector = aiohttp.TCPConnector(resolver=_PublicResolver(self._hosts))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=20)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False)
         return self
@@ -155,7 +155,7 @@ class Pictures:
 
     def _check(self, url: str, *, given: bool) -> None:
         parts, server = urlsplit(url), _server(url)
-        if server in self._trusted or (given and server[0] in {host for host, _ in self._trusted}):
+        if server in self._trusted or (given and server[0] in self._hosts):
             return
         if parts.scheme != "https" or not parts.hostname or not _may_be_public(parts.hostname):
             raise BadPicture("Pictures are fetched from public HTTPS addresses only.")
