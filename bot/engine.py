@@ -39,7 +39,7 @@ from bot.events import (
 from captioner import animation
 from captioner.animation import Animation
 from captioner.attention_map import NoAttentionError
-from captioner.captioner import Captioned, Captioner, ModelError, Ranking
+from captioner.captioner import Captioned, Captioner, ModelError
 from captioner.captioner import Wish as ModelWish
 from captioner.draw import Lettering
 from captioner.filter import shipped as blocklist
@@ -47,6 +47,7 @@ from captioner.fonts import FontError, Fonts
 from captioner.images import ImageError, ImageTooLarge, Limits, Picture, scaled, to_jpeg
 from captioner.labels import Judged, Pair
 from captioner.proofreader import ProofreaderError
+from captioner.ranking import Ranking
 from captioner.taste import Taste
 from captioner.tokenizer import normalise
 

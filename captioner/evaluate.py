@@ -68,7 +68,7 @@ def evaluate(captioner: Captioner, sets: dict[str, Path], split: str, by: str = 
     templates = {s.picture: s.template or s.picture.stem for s in samples if s.style == "meme"}
     if templates:
         figures |= memes(captioner, templates, grids, read)
-        figures["reward_accuracy"] = captioner.reward.accuracy(samples) if captioner.reward else None
+        figures["reward_accuracy"] = captioner.ranker.reward.accuracy(samples) if captioner.ranker.reward else None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     figures["peak_rss_mb"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
     if told:  # after the peak: WordNet is no part of what a picture costs
@@ -191,7 +191,11 @@ def describe(captioner: Captioner, samples: Sequence[Sample], grids: dict[Path, 
         whole, seeds = torch.cat([grids[p] for p in batch]), [0] * len(batch)
         began = time.perf_counter()
         made += captioner.decode(
-            whole, [_DESCRIBED] * len(batch), seeds, dict(enumerate(looks)), partial(captioner.classified, halfway)
+            whole,
+            [_DESCRIBED] * len(batch),
+            seeds,
+            dict(enumerate(looks)),
+            partial(captioner.sight.classified, halfway),
         )
         spent += time.perf_counter() - began
     return Told([words(_text(m)) for m in made], [references[p] for p in pictures], 1000 * spent / len(pictures))

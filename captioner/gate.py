@@ -18,12 +18,13 @@ import torch
 
 from captioner import filter as block
 from captioner import metrics
-from captioner.captioner import CANDIDATES, Caption, Captioner, Ranking, Style, Wish
+from captioner.captioner import CANDIDATES, Captioner, Style, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.fonts import Fonts
 from captioner.images import Limits
 from captioner.judge import change
 from captioner.labels import Labels, eyes, seen_by, split
+from captioner.ranking import Caption, Ranking
 from captioner.replay import Replay, grids, logprob, replay
 from captioner.search import Hypothesis
 from captioner.taste import Taste

@@ -11,10 +11,10 @@ written, T steps.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -120,9 +120,17 @@ class Rules:
         self.ending = torch.tensor([_CONTINUED if i in self.continuing else 1.0 for i in ids], device=device)
 
 
+class _ByRow:
+    """Tensors with a row for each beam; rows of one lane are adjacent."""
+
+    def select(self, rows: Tensor) -> Self:
+        """Everything of these rows, gathered together, so that no beam reads another's state."""
+        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))  # type: ignore[arg-type]
+
+
 @dataclass
-class _Beams:
-    """The state of every row; rows of one lane are adjacent."""
+class _Beams(_ByRow):
+    """The state of every row."""
 
     tokens: Tensor  # (M, t), the prefix left out
     last: Tensor  # (M,) the token to read next
@@ -135,9 +143,25 @@ class _Beams:
     met: Tensor  # (M,) and whether it was by the last id
     done: Tensor  # (M,)
 
-    def select(self, rows: Tensor) -> "_Beams":
-        """Everything of these rows, gathered together, so that no beam reads another's state."""
-        return _Beams(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+@dataclass
+class _Settings(_ByRow):
+    """How every row is searched for, and the F ids that it favours."""
+
+    sampled: Tensor  # (M, 1)
+    temperature: Tensor  # (M, 1)
+    trust: Tensor  # (M,)
+    length_power: Tensor  # (M,)
+    early: Tensor  # (M,) whether it may end with its best hypothesis
+    max_boxes: Tensor  # (M,)
+    least: Tensor  # (M,)
+    steps: Tensor  # (M,)
+    wanted: Tensor  # (M, F) ids that are favoured
+    whole: Tensor  # (M, F) whether what is wanted has been written with them
+    before: Tensor  # (M, F) the ids that have to stand right before them, -1 for any
+    favoured: Tensor  # (M, F) their columns
+    factors: Tensor  # (M, F)
+    later: Tensor  # (M, F) the factors of those that were written
 
 
 class _Children(NamedTuple):
@@ -153,74 +177,33 @@ class _Rows(NamedTuple):
 
     places: list[int]
     active: Tensor  # (A,) the same
+    settings: _Settings  # of A rows
     runs: list[Run]
     mixed: list[slice]  # stretches of rows that counts speak of
     leaning: list[tuple[Tensor, slice]]  # and of rows that lean to some ids
-    sampled: Tensor  # (A, 1)
-    temperature: Tensor  # (A, 1)
-    trust: Tensor  # (A,)
-    max_boxes: Tensor  # (A,)
-    least: Tensor  # (A,)
-    steps: Tensor  # (A,)
-    wanted: Tensor  # (A, F) ids that are favoured
-    before: Tensor  # (A, F) the ids that have to stand right before them, -1 for any
-    favoured: Tensor  # (A, F) their columns
-    factors: Tensor  # (A, F)
-    later: Tensor  # (A, F) the factors of those that were written
-
-
-_BY_ROW = (
-    *("sampled", "temperature", "trust", "length_power", "early", "max_boxes", "least", "steps"),
-    *("wanted", "whole", "before", "favoured", "factors", "later"),
-)
-"""What `_Lanes` has a row each of."""
 
 
 class _Lanes:
-    """The lanes still searching, their settings as tensors over M rows, each lane padded to K slots of beams."""
+    """The lanes still searching, each padded to K slots of beams, and the settings of their M rows."""
 
     def __init__(self, lanes: Sequence[Lane], rules: Rules, mixture: Mixture | None) -> None:
-        self.lanes, self.rules, self.mixture, self.device = list(lanes), rules, mixture, rules.ids.device
-        self.slots = max(lane.width for lane in lanes)
-        self.noise = _noise(lanes, self.slots, self.device)
-        self._rows: _Rows | None = None
-        self._settle()
-        self._favour()
-
-    def _settle(self) -> None:
-        settings = torch.tensor([_settings(lane, self.slots) for lane in self.lanes], device=self.device)
-        self.pictures, self.enough, width = settings[:, :3].long().unbind(1)  # (L,)
+        self.lanes, self.mixture, device = list(lanes), mixture, rules.ids.device
+        self.slots = slots = max(lane.width for lane in lanes)
+        self.noise = _noise(lanes, slots, device)
+        self.settings = _settings(lanes, slots, rules)
+        self.pictures = torch.tensor([lane.picture for lane in lanes], device=device)  # (L,)
+        self.enough = torch.tensor([_enough(lane, slots) for lane in lanes], device=device)  # (L,)
+        width = torch.tensor([lane.width for lane in lanes], device=device)
         # Slots without a beam count as done.
-        self.unused = torch.arange(self.slots, device=self.device) >= width.unsqueeze(1)  # (L, K)
-        columns = settings[:, 3:].repeat_interleave(self.slots, 0).unbind(1)  # (M,) each
-        self.sampled, self.temperature = columns[0].bool().unsqueeze(1), columns[1].unsqueeze(1)  # (M, 1)
-        self.trust, self.length_power, self.early = columns[2], columns[3], columns[4].bool()
-        self.max_boxes, self.least, self.steps = (column.long() for column in columns[5:])
-
-    @property
-    def may_end_early(self) -> bool:
-        return any(lane.how.early and lane.how.method == "beam" for lane in self.lanes)
-
-    def _favour(self) -> None:
-        """What each row favours, padded by what is never written, as tensors (M, F)."""
-        known = [[f for f in lane.favour if f.id in self.rules.column] for lane in self.lanes]
-        none = Favour(self.rules.unk, 0.0)
-        most = max(1, *map(len, known))
-        padded = [[*mine, *[none] * (most - len(mine))] for mine in known]
-
-        def rows(column: Callable[[Favour], float], kind: torch.dtype = torch.long) -> Tensor:
-            each = torch.tensor([[column(f) for f in mine] for mine in padded], dtype=kind, device=self.device)
-            return each.repeat_interleave(self.slots, 0)
-
-        self.wanted, self.whole = rows(lambda f: f.id), rows(lambda f: f.whole, torch.bool)
-        self.before, self.favoured = rows(lambda f: f.after), rows(lambda f: self.rules.column[f.id])
-        self.factors = rows(lambda f: math.exp(f.bonus), torch.float)
-        self.later = rows(lambda f: _TAKEN_UP if f.bonus > 0 and f.whole else 1.0, torch.float)
+        self.unused = torch.arange(slots, device=device) >= width.unsqueeze(1)  # (L, K)
+        self.may_end_early = bool(self.settings.early.any())
+        self._rows: _Rows | None = None
 
     def met(self, last: Tensor, before: Tensor) -> Tensor:
         """Whether each row (M,) has written something whole that it favours with its last id and the one before."""
-        goes_on = (self.before < 0) | (self.before == before.unsqueeze(1))
-        return (self.whole & goes_on & (self.wanted == last.unsqueeze(1))).any(1)
+        by = self.settings
+        goes_on = (by.before < 0) | (by.before == before.unsqueeze(1))
+        return (by.whole & goes_on & (by.wanted == last.unsqueeze(1))).any(1)
 
     def writing(self, alive: Tensor) -> _Rows:
         """The rows where `alive` (M,)."""
@@ -229,33 +212,58 @@ class _Lanes:
         if self._rows is None or self._rows.places != places:
             mixing = self.mixture
             mixed = [mixing is not None and mixing.mixes(self.lanes[row // self.slots].prefix) for row in places]
-            settings = (self.sampled, self.temperature, self.trust, self.max_boxes, self.least, self.steps)
-            favours = (self.wanted, self.before, self.favoured, self.factors, self.later)
-            gathered = [part[active] for part in (*settings, *favours)]
             spans = _spans(Counter(row // self.slots for row in places), self.lanes)
             runs = [(lane.picture, span) for lane, span in spans]
             leaning = [(lane.leaning, span) for lane, span in spans if lane.leaning is not None]
-            self._rows = _Rows(places, active, runs, list(_stretches(mixed)), leaning, *gathered)
+            settings = self.settings.select(active)
+            self._rows = _Rows(places, active, settings, runs, list(_stretches(mixed)), leaning)
         return self._rows
 
     def keep(self, left: Tensor, rows: Tensor) -> None:
         """From now on only the lanes `left` (L',), and the rows (M',) that are theirs."""
         self._rows = None
         self.lanes = [self.lanes[i] for i in left.tolist()]
-        self.noise = self.noise[:, left]
-        for name in ("pictures", "enough", "unused"):
-            setattr(self, name, getattr(self, name)[left])
-        for name in _BY_ROW:
-            setattr(self, name, getattr(self, name)[rows])
+        self.pictures, self.enough, self.unused = self.pictures[left], self.enough[left], self.unused[left]
+        self.noise, self.settings = self.noise[:, left], self.settings.select(rows)
 
 
-def _settings(lane: Lane, slots: int) -> list[float]:
-    """Picture, beams that end the search, width; and by row: sampled, temperature, trust and so on."""
-    how, idle = lane.how, slots - lane.width
-    enough = min(slots, idle + how.enough) if how.enough and how.method == "sample" else slots
-    by_row = (how.method == "sample", how.temperature, lane.trust, how.length_power)
-    return [lane.picture, enough, lane.width, *by_row, how.early and how.method == "beam",
-            how.max_boxes, how.least, how.steps]  # fmt: skip
+def _enough(lane: Lane, slots: int) -> int:
+    """The slots that have to be done for the lane to end; those without a beam are."""
+    is_enough = lane.how.enough and lane.how.method == "sample"
+    return min(slots, slots - lane.width + lane.how.enough) if is_enough else slots
+
+
+def _settings(lanes: Sequence[Lane], slots: int, rules: Rules) -> _Settings:
+    """Every lane's settings for each of its slots; what a row favours is padded by what is never written."""
+    known = [[f for f in lane.favour if f.id in rules.column] for lane in lanes]
+    most = max(1, *map(len, known))
+    padded = [[*mine, *[Favour(rules.unk, 0.0)] * (most - len(mine))] for mine in known]
+
+    def rows(values: Iterable[Any], kind: torch.dtype) -> Tensor:
+        return torch.tensor(list(values), dtype=kind, device=rules.ids.device).repeat_interleave(slots, 0)
+
+    def of_lane(value: Callable[[Lane], float], kind: torch.dtype) -> Tensor:
+        return rows(map(value, lanes), kind)
+
+    def of_favour(value: Callable[[Favour], float], kind: torch.dtype) -> Tensor:
+        return rows(([value(f) for f in mine] for mine in padded), kind)
+
+    return _Settings(
+        sampled=of_lane(lambda lane: lane.how.method == "sample", torch.bool).unsqueeze(1),
+        temperature=of_lane(lambda lane: lane.how.temperature, torch.float).unsqueeze(1),
+        trust=of_lane(lambda lane: lane.trust, torch.float),
+        length_power=of_lane(lambda lane: lane.how.length_power, torch.float),
+        early=of_lane(lambda lane: lane.how.early and lane.how.method == "beam", torch.bool),
+        max_boxes=of_lane(lambda lane: lane.how.max_boxes, torch.long),
+        least=of_lane(lambda lane: lane.how.least, torch.long),
+        steps=of_lane(lambda lane: lane.how.steps, torch.long),
+        wanted=of_favour(lambda f: f.id, torch.long),
+        whole=of_favour(lambda f: f.whole, torch.bool),
+        before=of_favour(lambda f: f.after, torch.long),
+        favoured=of_favour(lambda f: rules.column[f.id], torch.long),
+        factors=of_favour(lambda f: math.exp(f.bonus), torch.float),
+        later=of_favour(lambda f: _TAKEN_UP if f.bonus > 0 and f.whole else 1.0, torch.float),
+    )
 
 
 @torch.inference_mode()
@@ -351,7 +359,7 @@ def _children(decoder: Decoder, beams: _Beams, memory: Any, rules: Rules, runnin
     logprob = torch.where(top > 0, (top / weights.sum(-1, keepdim=True)).log(), _NEVER)
     ids = rules.ids[columns]
     logprob = _no_repeated_trigram(logprob, ids, tokens)
-    tempered = torch.where(rows.sampled, torch.log_softmax(logprob / rows.temperature, -1), logprob)
+    tempered = torch.where(rows.settings.sampled, torch.log_softmax(logprob / rows.settings.temperature, -1), logprob)
     # A finished beam has the single child `end`, at no cost; one that never lived has none.
     children = _Children(
         torch.full((len(beams.done), _KEEP), rules.eos, device=ids.device),
@@ -378,7 +386,7 @@ def _mix(weights: Tensor, tokens: Tensor, running: _Lanes, rows: _Rows) -> None:
     for part in rows.mixed:
         start = tokens.new_full((part.stop - part.start, 1), running.mixture.ngrams.start)
         history = torch.cat([start, tokens[part]], 1)
-        running.mixture.add_(weights[part], history, rows.trust[part])
+        running.mixture.add_(weights[part], history, rows.settings.trust[part])
 
 
 def _stretches(chosen: Sequence[bool]) -> Iterator[slice]:
@@ -397,15 +405,15 @@ def _favour(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None:
     What was favoured and has been written is held back from then on; right after it, so is what would make another
     word of it.
     """
-    active, last = rows.active, beams.last[rows.active].unsqueeze(1)
+    by, active, last = rows.settings, rows.active, beams.last[rows.active].unsqueeze(1)
     for factors, span in rows.leaning:
         weights[span] *= factors
-    written = (beams.tokens[active].unsqueeze(2) == rows.wanted.unsqueeze(1)).any(1)  # (A, F)
-    later = torch.where(written, rows.later, 1.0)
-    factors = torch.where(beams.named[active].unsqueeze(1), later, rows.factors)
-    factors = torch.where((rows.before < 0) | (rows.before == last), factors, 1.0)
+    written = (beams.tokens[active].unsqueeze(2) == by.wanted.unsqueeze(1)).any(1)  # (A, F)
+    later = torch.where(written, by.later, 1.0)
+    factors = torch.where(beams.named[active].unsqueeze(1), later, by.factors)
+    factors = torch.where((by.before < 0) | (by.before == last), factors, 1.0)
     # One piece may go on with several words, so a column may stand here more than once.
-    weights.scatter_reduce_(1, rows.favoured, factors, "prod")
+    weights.scatter_reduce_(1, by.favoured, factors, "prod")
     met = beams.met[active].nonzero().flatten()
     if len(met):
         weights[met] *= rules.ending
@@ -416,7 +424,7 @@ def _allow(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None:
 
     A box begins with a word and is never empty, and none begins that there is no step left to fill.
     """
-    t, active = beams.tokens.shape[1], rows.active
+    t, active, by = beams.tokens.shape[1], rows.active, rows.settings
     separator, end = rules.column[rules.sep], rules.column[rules.eos]
     if t == 0:
         weights *= rules.opening
@@ -425,10 +433,10 @@ def _allow(weights: Tensor, beams: _Beams, rows: _Rows, rules: Rules) -> None:
         opens = (beams.last[active] == rules.sep).nonzero().flatten()
         if len(opens):
             weights[opens] *= rules.opening
-    full = beams.boxes[active] >= rows.max_boxes - 1
-    weights[:, separator].masked_fill_(full | (rows.steps <= t + 2), 0)
-    weights[:, end].masked_fill_(rows.least > t, 0)
-    ends = (rows.steps == t + 1).nonzero().flatten()
+    full = beams.boxes[active] >= by.max_boxes - 1
+    weights[:, separator].masked_fill_(full | (by.steps <= t + 2), 0)
+    weights[:, end].masked_fill_(by.least > t, 0)
+    ends = (by.steps == t + 1).nonzero().flatten()
     if len(ends):
         weights[ends] = 0
         weights[ends, end] = 1
@@ -449,7 +457,7 @@ def _expand(beams: _Beams, children: _Children, running: _Lanes, t: int) -> _Bea
     """Every lane's best children, by perturbed score when sampling, else by log-probability."""
     tempered = beams.tempered.unsqueeze(1) + children.tempered
     gumbels = conditioned(tempered + running.noise[t].flatten(0, 1), beams.perturbed.unsqueeze(1))
-    perturbed = torch.where(running.sampled, gumbels, tempered)
+    perturbed = torch.where(running.settings.sampled, gumbels, tempered)
     ended = torch.full_like(perturbed, 2 * _NEVER)
     ended[:, 0] = beams.perturbed
     perturbed = torch.where(beams.done.unsqueeze(1), ended, perturbed)
@@ -507,11 +515,11 @@ def _decided(beams: _Beams, running: _Lanes) -> Tensor:
     """Lanes (L,) that may end early, and whose best ended beam no beam that is still writing outranks."""
     lengths = beams.tokens.shape[1] - ((beams.tokens == beams.tokens[:, -1:]) & beams.done.unsqueeze(1)).sum(1) + 1
     lengths = torch.where(beams.done, lengths, beams.tokens.shape[1])
-    score = over_length(beams.logprob, lengths, running.length_power)
+    score = over_length(beams.logprob, lengths, running.settings.length_power)
     score = torch.where(beams.perturbed > _NEVER / 2, score, _NEVER)
     ended = torch.where(beams.done, score, _NEVER).view(-1, running.slots).amax(1)
     writing = torch.where(beams.done, _NEVER, score).view(-1, running.slots).amax(1)
-    return running.early[:: running.slots] & (ended > _NEVER / 2) & (ended >= writing)
+    return running.settings.early[:: running.slots] & (ended > _NEVER / 2) & (ended >= writing)
 
 
 def _collect(beams: _Beams, start: int, lane: Lane, rules: Rules) -> list[Hypothesis]:

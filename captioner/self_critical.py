@@ -9,7 +9,6 @@ Shapes: B pictures, K samples of each, T steps, R places of the grid, D their fe
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from captioner.decoders import Decoder
-from captioner.metrics import Tokens, ngrams, words
+from captioner.metrics import CiderD, Tokens, ceiling, closest, matches, words
 from captioner.tokenizer import CaptionTokenizer
 
 _PICTURES, _SAMPLES, _STEPS = 30, 5, 22
@@ -28,12 +27,8 @@ _MEMORY = 0.98
 """Of the running spread of the advantages, by which they are divided."""
 
 _END = "</s>"
-_SIGMA = 6.0
 _BLEU = 2.0
 """Of the reward: a sentence's BLEU-4 lies around 0.2, its CIDEr-D around 0.5, a tenth of what tables print."""
-
-Gram = tuple[str, ...]
-Vector = dict[Gram, float]
 
 
 class Likeness:
@@ -42,60 +37,24 @@ class Likeness:
     def __init__(self, references: Sequence[Sequence[Tokens]]) -> None:
         """`references[i]` are the captions of picture `i`, split into words."""
         ended = [[(*reference, _END) for reference in of] for of in references]
-        frequency = Counter(g for of in ended for g in {g for r in of for n in range(1, 5) for g in ngrams(r, n)})
-        rare = math.log(max(len(ended), 2))
-        self._weights = {gram: rare - math.log(count) for gram, count in frequency.items()}
-        self._rare = rare
-        self._references = [[(self._vectors(r), len(r)) for r in of] for of in ended]
-        self._ceilings = [_ceiling(of) for of in ended]
+        self._cider = CiderD(ended)
+        self._ceilings = [ceiling(of) for of in ended]
+        self._lengths = [[len(reference) for reference in of] for of in ended]
 
     def __call__(self, picture: int, caption: Tokens) -> float:
         ended = (*caption, _END)
         return self._cider(picture, ended) + _BLEU * self._bleu(picture, ended)
 
-    def _cider(self, picture: int, caption: Tokens) -> float:
-        mine, total = self._vectors(caption), 0.0
-        for theirs, length in self._references[picture]:
-            damped = math.exp(-((len(caption) - length) ** 2) / (2 * _SIGMA**2))
-            total += damped * sum(_cosine(a, b) for a, b in zip(mine, theirs, strict=True)) / 4
-        return 10 * total / len(self._references[picture])
-
     def _bleu(self, picture: int, caption: Tokens) -> float:
         """Sentence BLEU-4, counts of two words and more raised by one (Lin and Och 2004)."""
-        ceiling, product = self._ceilings[picture], 0.0
+        product = 0.0
         for n in range(1, 5):
-            grams = ngrams(caption, n)
-            matched = sum(min(count, ceiling.get(gram, 0)) for gram, count in grams.items()) + (n > 1)
-            total = sum(grams.values()) + (n > 1)
-            if not matched:
+            matched, total = matches(caption, self._ceilings[picture], n)
+            if not matched + (n > 1):
                 return 0.0
-            product += math.log(matched / total) / 4
-        lengths = [length for _, length in self._references[picture]]
-        closest = min((abs(length - len(caption)), length) for length in lengths)[1]
-        return math.exp(product + min(0.0, 1 - closest / len(caption)))
-
-    def _vectors(self, caption: Tokens) -> list[tuple[Vector, float]]:
-        """Of the 1- to 4-grams: weights by frequency, and their norm."""
-        made = []
-        for n in range(1, 5):
-            vector = {g: count * self._weights.get(g, self._rare) for g, count in ngrams(caption, n).items()}
-            made.append((vector, math.sqrt(sum(v * v for v in vector.values()))))
-        return made
-
-
-def _ceiling(references: Sequence[Tokens]) -> Counter[Gram]:
-    ceiling: Counter[Gram] = Counter()
-    for reference in references:
-        for n in range(1, 5):
-            ceiling |= ngrams(reference, n)
-    return ceiling
-
-
-def _cosine(mine: tuple[Vector, float], theirs: tuple[Vector, float]) -> float:
-    norm = mine[1] * theirs[1]
-    if not norm:
-        return 0.0
-    return sum(min(v, theirs[0].get(g, 0.0)) * theirs[0].get(g, 0.0) for g, v in mine[0].items()) / norm
+            product += math.log((matched + (n > 1)) / (total + (n > 1))) / 4
+        nearest = closest(len(caption), self._lengths[picture])
+        return math.exp(product + min(0.0, 1 - nearest / len(caption)))
 
 
 class Critic:

@@ -9,12 +9,14 @@ from PIL import Image
 
 from captioner import filter as block
 from captioner.aptness import Aptness
-from captioner.captioner import Caption, Captioner, ModelError, Seen, Wish, _again
+from captioner.captioner import Captioner, ModelError, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.data import fingerprint
 from captioner.filter import BlockList
 from captioner.images import Picture, to_jpeg
+from captioner.ranking import Caption, _again
 from captioner.residual import Residual
+from captioner.seeing import Seen, Sight
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def test_what_is_seen_is_named_once(captioner: Captioner) -> None:
     seen = Seen(None, False, chances={i: 0.9 for word in (here, there) for i in captioner.naming.forms(word)})
 
     def score(*said: str) -> float:
-        return captioner._score(Caption((" ".join(said),), -1.0, None, -1.0), 0.0, seen, set())
+        return captioner.ranker._score(Caption((" ".join(said),), -1.0, None, -1.0), 0.0, seen, set())
 
     assert score(here, other) > score(other, more)
     assert score(here, other) > score(here, other, here)
@@ -84,10 +86,10 @@ def test_what_is_seen_is_named_once(captioner: Captioner) -> None:
 def test_words_twice_in_a_row_dangling_ends_and_quotes_astray_rank_lower(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch, better: str, worse: str
 ) -> None:
-    monkeypatch.setattr(captioner, "mixture", None)  # whether the words are known is asked elsewhere
+    monkeypatch.setattr(captioner.ranker, "mixture", None)  # whether the words are known is asked elsewhere
 
     def score(*boxes: str) -> float:
-        return captioner._score(Caption(boxes, -1.0, None, -1.0), 0.0, Seen(None, False), set())
+        return captioner.ranker._score(Caption(boxes, -1.0, None, -1.0), 0.0, Seen(None, False), set())
 
     assert score(better) > score(worse) + 2
     assert score("dog", "dog here") == score("good", "dog here")
@@ -115,10 +117,10 @@ def test_words_that_nobody_wrote_rank_lower(captioner: Captioner) -> None:
     seen = Seen(None, False)
 
     def score(text: str) -> float:
-        return captioner._judged([Caption((text,), -1.0, None, -1.0)], seen, "")[0].score
+        return captioner.ranker.judged([Caption((text,), -1.0, None, -1.0)], seen, "")[0].score
 
     assert score(known) > score(made_up)
-    runs = list(captioner._spelled(captioner.tokenizer.encode([made_up])))
+    runs = list(captioner.ranker._spelled(captioner.tokenizer.encode([made_up])))
     assert runs
     assert all(captioner.tokenizer.decode(run)[0] in made_up for run in runs)
 
@@ -136,7 +138,7 @@ def templated(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ids = rng.integers(10, len(known), (4000, 5)).tolist()
     checkpoint.residual = Residual.fit(ids[:2000], [[*text[:2], nobody, *text[3:]] for text in ids[2000:]], known)
     checkpoint.save(tmp_path / "templated.safetensors")
-    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False))
+    monkeypatch.setattr(Sight, "see", lambda *_: Seen(("dogs", 1.0), False))
     return Captioner.load(tmp_path / "templated.safetensors", device="cpu", threads=1)
 
 
@@ -144,7 +146,7 @@ def test_on_a_template_the_search_leans_to_its_words_and_ranks_by_them(
     templated: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def said(name: str) -> float:
-        monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen((name, 1.0), False))
+        monkeypatch.setattr(Sight, "see", lambda *_: Seen((name, 1.0), False))
         jobs = [(picture(templated, 1), Wish(seed=seed, n=8, explore=True)) for seed in range(12)]
         drawn = [" ".join(c.boxes) for made in templated.caption(jobs) for c in made.captions]
         return sum("dog" in text.split() for text in drawn) / len(drawn)
@@ -158,7 +160,7 @@ def test_on_a_template_the_search_leans_to_its_words_and_ranks_by_them(
     assert templated._caption(0, Wish(), 1, seen).leaning is templated.leaning["dogs"]
 
     def score(text: str, at: Seen) -> float:
-        return templated._judged([Caption((text,), -1.0, None, -1.0)], at, "")[0].score
+        return templated.ranker.judged([Caption((text,), -1.0, None, -1.0)], at, "")[0].score
 
     other = Seen(("others", 1.0), False)
     assert score("the dog", seen) - score("the dog", other) == pytest.approx(2 * 7.5)
@@ -169,13 +171,13 @@ def test_on_a_template_what_gives_the_model_away_ranks_lower(templated: Captione
 
     def scores(template: str | None) -> list[float]:
         seen = Seen(template and (template, 1.0), False)
-        return [c.score for c in templated._judged(captions, seen, "")]
+        return [c.score for c in templated.ranker.judged(captions, seen, "")]
 
     on_template, on_photograph = scores("others"), scores(None)
-    assert templated.residual is not None
-    odds = templated.residual.score([templated.tokenizer.encode(c.boxes) for c in captions])
+    assert templated.ranker.residual is not None
+    odds = templated.ranker.residual.score([templated.tokenizer.encode(c.boxes) for c in captions])
     assert odds[0] < odds[1] - 1
-    templated.ranking = replace(templated.ranking, residual=0.0)
+    templated.ranker.by = replace(templated.ranker.by, residual=0.0)
     assert np.subtract(on_template, scores("others")) == pytest.approx(6 * np.array(odds), abs=1e-3)
     assert on_photograph == scores(None)
 

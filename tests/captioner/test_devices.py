@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captioner import devices
 from captioner.aptness import Aptness
 from captioner.batches import Batch
-from captioner.captioner import Captioner, Seen, Wish
+from captioner.captioner import Captioner, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, corpus, counted
 from captioner.data.samples import Sample
@@ -22,6 +22,7 @@ from captioner.features import Features
 from captioner.images import to_jpeg
 from captioner.ngrams import KneserNey
 from captioner.recipe import Recipe
+from captioner.seeing import Seen, Sight
 from captioner.tokenizer import CaptionTokenizer
 from captioner.trainer import Trainer
 from tests.captioner.test_decoders import SMALL, D, R, captions, made, pictures
@@ -101,7 +102,7 @@ def test_leaning_is_where_the_model_is(tiny_model: Path, tmp_path: Path, monkeyp
     odds = torch.randn(1, len(checkpoint.tokenizer), generator=torch.Generator().manual_seed(0))
     checkpoint.aptness = Aptness(["dogs"], 2 * odds)
     checkpoint.save(tmp_path / "leaning.safetensors")
-    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False))
+    monkeypatch.setattr(Sight, "see", lambda *_: Seen(("dogs", 1.0), False))
     here = Captioner.load(tmp_path / "leaning.safetensors", device="cpu", threads=1)
     picture = here.read(to_jpeg(Image.new("RGB", (90, 60), "red")))
     expected = here.caption([(picture, Wish(seed=4))])[0].captions

@@ -118,20 +118,20 @@ def test_one_word_of_several_for_a_thing_and_the_particular_one() -> None:
 def test_where_somebody_is_no_animal_is_named(shipped: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"bird", "snake", "dog", "bug"} <= animals()
     assert not {"hat", "boat", "people"} & animals()
-    assert shipped.keywords
-    assert shipped.objects
+    assert shipped.sight.keywords
+    assert shipped.sight.objects
     grid = torch.zeros(1, 49, 384)
     snake = torch.zeros(1, 1000)
     snake[0, classes().index("green snake")] = 1
-    said = torch.full((1, len(shipped.keywords.words)), 0.01)
-    monkeypatch.setattr(type(shipped.keywords), "forward", lambda *_: said)
-    assert "snake" in shipped.words(grid, snake)[1]
-    said[0, shipped.keywords.words.index("smiling")] = 0.9
-    assert "snake" not in shipped.words(grid, snake)[1]
-    said[0, shipped.keywords.words.index("horse")] = 0.2
-    assert shipped.naming.spelled("horse") not in shipped._seen(grid, Wish(), lambda: snake).chances
-    said[0, shipped.keywords.words.index("dog")] = 0.9
-    assert "dog" in shipped.words(grid, snake)[1]
+    said = torch.full((1, len(shipped.sight.keywords.words)), 0.01)
+    monkeypatch.setattr(type(shipped.sight.keywords), "forward", lambda *_: said)
+    assert "snake" in shipped.sight.words(grid, snake)[1]
+    said[0, shipped.sight.keywords.words.index("smiling")] = 0.9
+    assert "snake" not in shipped.sight.words(grid, snake)[1]
+    said[0, shipped.sight.keywords.words.index("horse")] = 0.2
+    assert shipped.naming.spelled("horse") not in shipped.sight.see(grid, "meme", "", "normal", lambda: snake).chances
+    said[0, shipped.sight.keywords.words.index("dog")] = 0.9
+    assert "dog" in shipped.sight.words(grid, snake)[1]
 
 
 def test_what_a_level_refuses_is_not_wanted(shipped: Captioner) -> None:
@@ -139,7 +139,7 @@ def test_what_a_level_refuses_is_not_wanted(shipped: Captioner) -> None:
     gun = torch.zeros(1, 1000)
     gun[0, classes().index("revolver")] = 1
     word = shipped.naming.spelled("gun")
-    found = {level: shipped._seen(grid, Wish(filter=level), lambda: gun) for level in ("normal", "strict")}
+    found = {level: shipped.sight.see(grid, "meme", "", level, lambda: gun) for level in ("normal", "strict")}
     assert word in found["normal"].chances
     assert word not in found["strict"].chances
     for level in ("normal", "strict"):
@@ -159,7 +159,7 @@ def test_memes_and_descriptions_name_what_is_no_photograph_of_people_outdoors(sh
 
 
 def test_on_templates_nobody_asks_for_objects(shipped: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shipped.templates
+    assert shipped.sight.templates
     asked: list[int] = []
 
     def objects(place: int) -> Tensor | None:
@@ -169,8 +169,8 @@ def test_on_templates_nobody_asks_for_objects(shipped: Captioner, monkeypatch: p
     grid = torch.randn(1, 49, 384, generator=torch.Generator().manual_seed(0))
     shipped.decode(grid, [Wish(n=1)], [0], None, objects)
     assert asked == [0]
-    name = shipped.templates.names[0]
-    monkeypatch.setattr(type(shipped.templates), "recognise", lambda self, grids: [(name, 0.9)] * len(grids))
+    name = shipped.sight.templates.names[0]
+    monkeypatch.setattr(type(shipped.sight.templates), "recognise", lambda self, grids: [(name, 0.9)] * len(grids))
     shipped.decode(grid, [Wish(n=1)], [0], None, objects)
     assert asked == [0]
 

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from captioner.captioner import Caption, Captioner, Picture, Seen, Wish
+from captioner.captioner import Captioner, Picture, Wish
 from captioner.proofreader import _EXAMPLES, Proofreader, ProofreaderError, _packed
+from captioner.ranking import Caption
+from captioner.seeing import Seen, Sight
 from tests.fakes.language_model import language_model
 
 CAPTIONS = [
@@ -65,8 +67,8 @@ def test_nothing_to_read_gives_nothing(folder: Path) -> None:
 
 def test_one_model_serves_all_captioners(folder: Path, tiny_model: Path) -> None:
     first, second = (Captioner.load(tiny_model, device="cpu", proofreader=str(folder)) for _ in range(2))
-    assert first.proofreader is second.proofreader is not None
-    assert Captioner.load(tiny_model, device="cpu").proofreader is None
+    assert first.ranker.proofreader is second.ranker.proofreader is not None
+    assert Captioner.load(tiny_model, device="cpu").ranker.proofreader is None
 
 
 def picture(captioner: Captioner, seed: int) -> Picture:
@@ -78,13 +80,13 @@ def picture(captioner: Captioner, seed: int) -> Picture:
 def test_of_the_best_captions_those_rank_first_that_it_finds_likely(folder: Path, tiny_model: Path) -> None:
     captioner = Captioner.load(tiny_model, device="cpu", threads=1, proofreader=str(folder))
     captions = [Caption((f"the dog {word}",), -1.0, None, -float(i)) for i, word in enumerate("abcdefghijkl")]
-    assert captioner.proofreader
-    found = captioner._proofread(captioner.proofreader, captions[::-1], "such-dog")
+    assert captioner.ranker.proofreader
+    found = captioner.ranker.proofread(captioner.ranker.proofreader, captions[::-1], "such-dog")
     assert [c.boxes for c in found] == [c.boxes for c in captions], "the best first, in whatever order they came"
-    more = [(c.score - before.score) / captioner.ranking.fluency for c, before in zip(found, captions, strict=True)]
+    more = [(c.score - before.score) / captioner.ranker.by.fluency for c, before in zip(found, captions, strict=True)]
     assert captioner.mixture
     words, expected = captioner.mixture.ngrams.unigrams, []
-    read = captioner.proofreader.read('Memes "such dog"', [c.boxes for c in captions[:8]])
+    read = captioner.ranker.proofreader.read('Memes "such dog"', [c.boxes for c in captions[:8]])
     for likelihood, caption in zip(read, captions, strict=False):
         ids = captioner.tokenizer.encode(caption.boxes)
         expected.append((likelihood - 0.5 * sum(math.log(words[i]) for i in ids)) / ((5 + len(ids)) / 6) ** 0.7)
@@ -98,13 +100,15 @@ def test_a_meme_is_proofread_and_its_bystanders_are_not(
     """Photographs, descriptions, and what is to be posted unranked, stay as they were."""
     plain = Captioner.load(tiny_model, device="cpu", threads=1)
     read = Captioner.load(tiny_model, device="cpu", threads=1, proofreader=str(folder))
-    monkeypatch.setattr(read.proofreader, "read", lambda _, captions: [-len(" ".join(c)) * 50.0 for c in captions])
+    monkeypatch.setattr(
+        read.ranker.proofreader, "read", lambda _, captions: [-len(" ".join(c)) * 50.0 for c in captions]
+    )
     alone = Wish("describe", n=3), Wish(n=3, explore=True), Wish(n=0), Wish(search="greedy", n=1)
     for template, wish in ((None, Wish(n=3)), *(("dogs", wish) for wish in alone)):
-        monkeypatch.setattr(Captioner, "_seen", lambda *_, at=template: Seen(at and (at, 1.0), False))
+        monkeypatch.setattr(Sight, "see", lambda *_, at=template: Seen(at and (at, 1.0), False))
         before, after = (c.caption([(picture(c, 1), wish)])[0] for c in (plain, read))
         assert after == before
-    monkeypatch.setattr(Captioner, "_seen", lambda *_: Seen(("dogs", 1.0), False))
+    monkeypatch.setattr(Sight, "see", lambda *_: Seen(("dogs", 1.0), False))
     before, after = (c.caption([(picture(c, 1), Wish(n=3))])[0] for c in (plain, read))
     assert [c.score for c in after.captions] == sorted((c.score for c in after.captions), reverse=True)
     assert after.captions != before.captions

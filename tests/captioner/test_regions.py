@@ -44,7 +44,7 @@ def test_a_picture_becomes_regions_with_their_boxes(detector: RegionEncoder) -> 
 
 def test_regions_are_what_a_captioner_writes_of(detector: RegionEncoder, tiny_model: Path) -> None:
     captioner = Captioner.load(tiny_model, device="cpu", threads=1)
-    captioner.encoder, captioner.objects = detector, None
+    captioner.encoder, captioner.sight.objects = detector, None
     captioner.reduction = Reduction(detector.channels, captioner.decoder.config.features)
     picture = captioner.read(to_jpeg(Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 40).convert("RGB")))
     assert captioner.encode([detector.pixels([picture.image])]).shape == (1, REGIONS, captioner.decoder.config.features)

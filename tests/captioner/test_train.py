@@ -145,7 +145,7 @@ def test_a_run_on_another_device_ends_with_a_model_for_any_machine(sets: dict[st
         made = train(sets, file, replace(RECIPE, steps=3, device=device.type))
     assert all(p.device.type == "cpu" for p in (*made.decoder.parameters(), *made.reduction.buffers()))
     captioner = Captioner.load(file, device="cpu", threads=1)
-    assert captioner.templates is not None
+    assert captioner.sight.templates is not None
     picture = captioner.read(next((sets["flickr8k"] / "Flickr8k_Dataset").iterdir()).read_bytes())
     assert captioner.caption([(picture, Wish(n=2))])[0].captions
 

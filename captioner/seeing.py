@@ -1,0 +1,95 @@
+"""What a picture shows, as far as memes on it are concerned: which known template it is, or else which things."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, device
+
+from captioner import filter as block
+from captioner.checkpoint import Checkpoint
+from captioner.encoders import DEFAULT
+from captioner.naming import Naming, Word
+from captioner.objects import Objects, names, together
+from captioner.tokenizer import normalise
+
+_SURE = 0.1
+"""How likely a word must be that is favoured."""
+_SURELY = 0.4
+"""How likely things are that a picture is described by, where descriptions have taught no sentence for them."""
+
+
+class Seen(NamedTuple):
+    """What is known of a picture before a word is written: words that were posted with it, and how likely others name
+    what is there.
+
+    `names` are the things on a picture that no description taught to describe; `strange` is how surely it is such a
+    one, `mistaken` the words for what is not there that were taught.
+    """
+
+    template: tuple[str, float] | None
+    mirrored: bool
+    posted: Sequence[Word] = ()
+    chances: Mapping[Word, float] = {}
+    names: Sequence[str] = ()
+    strange: float = 0.0
+    mistaken: Collection[Word] = ()
+
+
+class Sight:
+    """A checkpoint's recognisers: of templates, of the words that descriptions taught, and of ImageNet's objects."""
+
+    def __init__(self, checkpoint: Checkpoint, where: device, naming: Naming) -> None:
+        self.naming = naming
+        self.templates = checkpoint.templates.to(where) if checkpoint.templates else None
+        self.keywords = checkpoint.keywords.to(where) if checkpoint.keywords else None
+        self.objects = Objects(checkpoint.usual).to(where) if checkpoint.encoder == DEFAULT else None
+
+    def see(
+        self, grid: Tensor, style: str, context: str, level: block.Level, objects: Callable[[], Tensor | None]
+    ) -> Seen:
+        """What a picture (1, R, D) shows, alone as in a batch: its template, or else words to favour.
+
+        `context` was posted with it; `objects` gives what `classified` does, and is asked of photographs only.
+        """
+        posted = self._posted(context)
+        template = self.templates.recognise(grid)[0] if self.templates else None
+        if template and self.templates:
+            return Seen(template, self.templates.is_mirrored(template[0], grid[0]), posted)
+        taught, found, strange = self.words(grid, objects())
+        described = partial(block.shipped().blocks, style="describe", level=level)
+        sure = {word: chance for word, chance in found.items() if strange * chance > _SURELY and not described([word])}
+        if style != "meme":
+            return Seen(None, False, posted, names=names(sure))
+        refused = partial(block.shipped().blocks, style="meme", level=level)
+        chances = self.naming.chances({word: c for word, c in found.items() if c < _SURE or not refused([word])}, _SURE)
+        unlike = [word for word, chance in taught.items() if chance >= _SURE > found.get(word, 0.0)]
+        mistaken = {form for word in unlike for form in self.naming.forms(word)}.difference(chances, posted)
+        return Seen(None, False, posted, chances, names(sure), strange, mistaken)
+
+    def words(self, grid: Tensor, classes: Tensor | None = None) -> tuple[dict[str, float], dict[str, float], float]:
+        """What a photograph (1, R, D) shows: words and their chances by what descriptions taught, and all in all; and
+        how strange it is.
+
+        `classes` (1, C) is what the network of objects finds, if it was asked: things that no description taught.
+        """
+        taught = {}
+        if self.keywords:
+            taught = dict(zip(self.keywords.words, self.keywords(grid)[0].tolist(), strict=True))
+        if self.objects is None or classes is None:
+            return taught, taught, 0.0
+        shown = self.objects.shown(classes[0])
+        return taught, together(taught, shown), shown.strange
+
+    @torch.inference_mode()
+    def classified(self, halfway: Sequence[Tensor], place: int) -> Tensor | None:
+        """What the network of objects finds (1, C) on one of the pictures that the encoder has begun with."""
+        found: Tensor | None = self.objects(halfway[place]) if self.objects else None
+        return found
+
+    def _posted(self, context: str) -> list[Word]:
+        """The words that were posted with a picture."""
+        words = set(re.findall(r"[^\W\d_]{4,}", normalise(context)))
+        return [form for word in sorted(words) for form in self.naming.forms(word)]
