@@ -30,7 +30,7 @@ _LARGE = 1 << 16
 _STEPS = ":steps"
 
 
-class CheckpointError(Exception):
+class CheckpointError(ValueError):
     """The file is no checkpoint that this version can read; the message is a sentence."""
 
 

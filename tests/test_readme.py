@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from captioner import commands
 from captioner.__main__ import arguments, main
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,7 @@ def test_make_targets_exist(command: str) -> None:
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "-m captioner" in c])
 def test_captioner_commands_parse(command: str) -> None:
     words = shlex.split(command.split("-m captioner", 1)[1])
-    assert callable(arguments().parse_args(words).run)
+    assert callable(getattr(commands, arguments().parse_args(words).run))
 
 
 def test_the_json_example_has_the_keys_that_come_out(

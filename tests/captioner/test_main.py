@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,22 @@ def test_mistakes_are_said_in_a_sentence(
     said = capsys.readouterr().err
     assert word in said
     assert "Traceback" not in said
+
+
+def test_an_empty_folder_beside_others_is_mentioned(
+    folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "empty").mkdir()
+    assert main(["caption", str(folder / "empty"), str(folder / "a.jpg"), "--json", "--model", str(tiny_model)]) == 0
+    told = capsys.readouterr()
+    assert Path(json.loads(told.out)["image"]).name == "a.jpg"
+    assert f"no pictures in {folder / 'empty'}" in told.err
+
+
+def test_help_and_mistaken_arguments_need_no_torch() -> None:
+    """Which takes seconds to import."""
+    told = "import captioner.__main__, sys; captioner.__main__.arguments(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told], check=False).returncode == 0
 
 
 def test_a_file_that_is_no_picture_gets_its_line_alone_as_well(
