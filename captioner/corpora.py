@@ -58,37 +58,45 @@ def read(sets: dict[str, Path], by: str = "caption") -> tuple[list[Sample], dict
 def prepare(
     samples: Sequence[Sample], split: Sequence[str], checkpoint: Checkpoint, recipe: Recipe, run: Path
 ) -> dict[str, list[Corpus]]:
-    """The corpora of both styles by split, features computed or read from the run's folder."""
+    """The corpora by split, features computed or read from the run's folder.
+
+    The checkpoint learns here which styles it will know, whether votes were trained with, and the counts.
+    """
+    grids = _grids(samples, checkpoint, recipe, run)
+    had = checkpoint.styles if recipe.start else ()
+    checkpoint.styles = tuple(style for style in STYLES if style in grids or style in had)
+    checkpoint.votes = recipe.known_votes > 0
+    corpora: dict[str, list[Corpus]] = {}
+    counts = None
+    for part in ("train", "dev"):
+        members = [sample for sample, its_part in zip(samples, split, strict=True) if its_part == part]
+        made = {
+            style: corpus([s for s in members if s.style == style], checkpoint.tokenizer, of_style, style)
+            for style, of_style in grids.items()
+        }
+        if "meme" in made and recipe.counts:
+            if counts is None:  # of what is trained on, which comes first
+                start, size = checkpoint.tokenizer.prefix("meme")[0], len(checkpoint.tokenizer)
+                counts = KneserNey(made["meme"].ids, start, size)
+                checkpoint.ngrams = NGrams.of(counts)
+            made["meme"] = counted(made["meme"], counts, seen=part == "train")
+        if {"meme", "describe"} <= made.keys():
+            made["pair"] = paired(made["meme"], made["describe"].samples, grids["describe"], recipe)
+        corpora[part] = list(made.values())
+    return corpora
+
+
+def _grids(samples: Sequence[Sample], checkpoint: Checkpoint, recipe: Recipe, run: Path) -> dict[str, Features]:
+    """The views of the pictures of each style that there are any of."""
     encoder = checkpoint.build_encoder().to(devices.for_training(recipe.device))
-    corpora: dict[str, list[Corpus]] = {"train": [], "dev": []}
-    grids: dict[str, Features] = {}
+    grids = {}
     for style, views in (("meme", recipe.template_views), ("describe", recipe.photograph_views)):
         pictures = sorted({s.picture for s in samples if s.style == style})
         if pictures:
-            grids[style] = features(
-                encoder, checkpoint.reduction, pictures, views, run / "features", template=style == "meme"
-            )
-    checkpoint.styles = tuple(
-        style for style in STYLES if style in grids or (recipe.start and style in checkpoint.styles)
-    )
-    checkpoint.votes = recipe.known_votes > 0
-    members = {
-        (style, part): [s for s, p in zip(samples, split, strict=True) if s.style == style and p == part]
-        for style in ("meme", "describe")
-        for part in corpora
-    }
-    counts = None
-    for part, made in corpora.items():
-        for style in grids:
-            made.append(corpus(members[style, part], checkpoint.tokenizer, grids[style], style))
-        if "meme" in grids and recipe.counts:
-            memes = made[0]
-            counts = counts or KneserNey(memes.ids, checkpoint.tokenizer.prefix("meme")[0], len(checkpoint.tokenizer))
-            memes = made[0] = counted(memes, counts, seen=part == "train")
-            checkpoint.ngrams = NGrams.of(counts)
-        if "meme" in grids and "describe" in grids:
-            made.append(paired(made[0], members["describe", part], grids["describe"], recipe))
-    return corpora
+            is_template = style == "meme"
+            cache = run / "features"
+            grids[style] = features(encoder, checkpoint.reduction, pictures, views, cache, template=is_template)
+    return grids
 
 
 def corpus(samples: list[Sample], tokenizer: CaptionTokenizer, grids: Features, style: str) -> Corpus:

@@ -140,20 +140,11 @@ class KneserNey:
         """
         text = _Text.of(rows, self.start)
         found = [_found(counts, text, n) for n, counts in enumerate(self.orders, 1)]
-        less = below = np.zeros(len(text.ids), np.int64)
-        without: list[Array] = []
-        for n in range(ORDER, 0, -1):
-            counts, known = found[n - 1][0], found[n - 1][0] > 0
-            if seen:
-                once = known & (less == 1) & (below == 1) if n < ORDER else np.zeros_like(known)
-                begins = text.place == n - 1 if n > 1 else np.zeros_like(known)
-                less = ((text.has(n) if n == ORDER else begins | once) & known).astype(np.int64)
-            below = counts
-            without.insert(0, less)
+        own = _own(text, [counts for counts, _, _ in found]) if seen else [np.zeros(len(text.ids), np.int64)] * ORDER
         probability = np.full(len(text.ids), 1 / self.vocabulary)
         order, rest = np.zeros(len(text.ids), np.int64), np.ones(len(text.ids))
-        for n, (table, (counts, totals, kept), gone) in enumerate(zip(self.orders, found, without, strict=True), 1):
-            left, remaining = table.discounted(counts - gone), totals - gone
+        for n, (table, (counts, totals, kept), mine) in enumerate(zip(self.orders, found, own, strict=True), 1):
+            left, remaining = table.discounted(counts - mine), totals - mine
             kept = kept - table.discounted(counts) + left
             use = (remaining > 0) & (kept > 1e-9)
             share = 1 - kept / np.maximum(remaining, 1)
@@ -161,6 +152,23 @@ class KneserNey:
             order, rest = np.where(use, n, order), np.where(use, share, rest)
         asked = text.place >= 1
         return Evidence(probability[asked], order[asked], rest[asked])
+
+
+def _own(text: _Text, counts: Sequence[Array]) -> list[Array]:
+    """How much of each order's counts (N,) a place adds itself, 0 or 1, in a text that was counted.
+
+    Of the longest n-grams every one counts. Of the others a distinct longer one counts once, so a place adds to them
+    where it was the only one of the longer n-gram and added to that; and where they begin a text.
+    """
+    own: list[Array] = []
+    for n in range(ORDER, 0, -1):
+        if n == ORDER:
+            adds = text.has(n)
+        else:
+            begins = (text.place == n - 1) & (n > 1)
+            adds = begins | ((own[0] == 1) & (counts[n] == 1))  # counts[n] are those of order n + 1
+        own.insert(0, (adds & (counts[n - 1] > 0)).astype(np.int64))
+    return own
 
 
 def _counted(text: _Text, n: int, keys: Array, counts: Array, where: Array) -> _Counts:
