@@ -44,6 +44,7 @@ from bot.events import (
 )
 from bot.feed import Feed, Listener
 from bot.health import Health
+from bot.posted import PostedWords
 from bot.wishes import checked_boxes, checked_seed, wish_of
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Service:
             filter=settings.filter,
             emoji=tuple(map(emoji.normalised, settings.emoji)),
         )
+        self._posted = PostedWords()
         self._changed: dict[Place, dict[str, Any]] = {}
         self._spoke: dict[tuple[str, str], float] = {}
         """When the bot last answered in a chat unasked."""
@@ -161,7 +163,7 @@ class Service:
                 message=event.message,
                 author=event.author or event.user,
             )
-            return await self._finish(record, kept, line, began)
+            return await self._finish(record, kept, wish, line, began)
 
     async def redo(
         self,
@@ -269,6 +271,7 @@ class Service:
             raise Forbidden("Only who asked for it, whose picture it is, or a moderator can delete this meme.")
         with _guarded():
             await self._store.delete([meme])
+        self._posted.drop(meme)
 
     async def deleted(self, platform: str, chat: str, message: str) -> list[Placed]:
         """A message is gone from its chat: forget the memes made of its picture, requests for them, and the meme it is.
@@ -279,6 +282,8 @@ class Service:
             await self._store.withdraw(platform, chat, message, "The picture was deleted.")
             memes = await self._store.about(platform, chat, message)
             await self._store.delete([placed.meme for placed in memes])
+            for placed in memes:
+                self._posted.drop(placed.meme)
             return [placed for placed in memes if placed.message not in ("", message)]
 
     async def settings(self, place: Place) -> Settings:
@@ -345,6 +350,7 @@ class Service:
     async def forget(self, platform: str, user: str) -> Forgotten:
         """Remove everything of a user but the wish not to be memed."""
         _note(self._forgotten, (platform, user), time.monotonic())
+        self._posted.forget(platform, user)
         with _guarded():
             forgotten = await self._store.forget(platform, user)
             self._told(platform, "")
@@ -443,7 +449,10 @@ class Service:
         """Another meme of a meme's picture, in the same chat. With `chosen`, one of the meme's own captions."""
         spoiler = await self._store.spoiler(old.id)
         wish = dataclasses.replace(
-            wish, moving=wish.moving | {old.content_type}, request=_ticket(old.platform, request)
+            wish,
+            context=self._posted.of(old.id),
+            moving=wish.moving | {old.content_type},
+            request=_ticket(old.platform, request),
         )
         if wish.own_boxes:
             template, mirrored = await self._store.layout(old.id)
@@ -465,7 +474,7 @@ class Service:
                 request=request,
                 picked=chosen is not None,
             )
-            reply = await self._finish(record, kept, line, began)
+            reply = await self._finish(record, kept, wish, line, began)
         if kept.picked:
             self._told(old.platform, old.chat)
         return reply
@@ -479,7 +488,9 @@ class Service:
             self._feed.tell(Change("reactions", record))
             self._told(record.platform, record.chat)
 
-    async def _finish(self, record: MemeRecord, kept: Kept, line: dict[str, object], began: float) -> MemeReply:
+    async def _finish(
+        self, record: MemeRecord, kept: Kept, wish: Wish, line: dict[str, object], began: float
+    ) -> MemeReply:
         """Write the meme down, and only then tell of it.
 
         Raises `Withdrawn` where whom it is for, or whose picture it is, was forgotten since the work began.
@@ -487,6 +498,7 @@ class Service:
         if any(self._forgotten.get((record.platform, who), -math.inf) >= began for who in (record.user, record.author)):
             raise Withdrawn("This meme was asked for before everything was forgotten, so it is not kept.")
         await self._store.add(record, kept)
+        self._posted.keep(record, wish.context)
         line |= {"meme": record.id, "seed": record.seed, "model": record.model}
         self._feed.tell(Change("meme", record))
         return _reply(record, kept)

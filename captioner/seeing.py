@@ -10,11 +10,13 @@ from torch import Tensor, device
 
 from captioner import filter as block
 from captioner.checkpoint import Checkpoint
+from captioner.data.pairs import GRAMMAR, STOP, singular
 from captioner.encoders import DEFAULT
 from captioner.naming import Naming, Word
 from captioner.objects import Objects, names, together
 from captioner.tokenizer import normalise
 
+_WORD = re.compile(r"\w+(?:'\w+)?")
 _SURE = 0.1
 """How likely a word must be that is favoured."""
 _SURELY = 0.4
@@ -90,6 +92,7 @@ class Sight:
         return found
 
     def _posted(self, context: str) -> list[Word]:
-        """The words that were posted with a picture."""
-        words = set(re.findall(r"[^\W\d_]{4,}", normalise(context)))
-        return [form for word in sorted(words) for form in self.naming.forms(word)]
+        """The words that were posted with a picture, as far as they say something."""
+        words = {w for w in _WORD.findall(normalise(context)) if w.isalpha() and len(w) > 2} - GRAMMAR
+        telling = (words - STOP) or words
+        return [form for word in sorted(map(singular, telling)) for form in self.naming.forms(word)]

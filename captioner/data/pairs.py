@@ -17,7 +17,9 @@ import numpy as np
 from captioner.data.samples import Sample
 
 _LINES = resources.files("captioner.data").joinpath("stopwords.txt").read_text("utf-8").splitlines()
-STOP = frozenset(word for line in _LINES if not line.startswith("#") for word in line.split())
+_SECTIONS = [line for line in _LINES if not line.startswith("#")]
+STOP = frozenset(word for line in _SECTIONS if not line.startswith("[") for word in line.split())
+GRAMMAR = frozenset(" ".join(_SECTIONS[1 : _SECTIONS.index("[anywhere]")]).split())
 _LEAST = 2
 """Descriptions of a photograph that must agree on a word."""
 _FEWEST = 8

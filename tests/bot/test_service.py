@@ -392,6 +392,35 @@ async def test_who_opted_out_is_not_memed_by_others(service: Service, store: Sto
     assert await service.redo(mine.id, "v")
 
 
+async def test_other_memes_of_a_picture_take_up_the_words_that_came_with_it(
+    service: Service, engine: Engine, store: Store, posted: Posted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nobody forgot them, and never on the disk."""
+    asked: list[str] = []
+    make = engine.make
+
+    async def noted(fetch: Fetch, wish: Wish) -> Made:
+        asked.append(wish.context)
+        return await make(fetch, wish)
+
+    monkeypatch.setattr(engine, "make", noted)
+    first = await answer(service, posted(text="our zebra", user="asker", author="author"))
+    own = await service.own_text(first.id, "v", ["top", "bottom"])
+    other = await service.redo(own.id, "w")
+    assert asked == ["our zebra"] * 3
+    for file in store.path.parent.rglob("*"):
+        assert not file.is_file() or b"zebra" not in file.read_bytes()
+    await service.delete(own.id, "v")
+    await service.forget("test", "nobody of these")
+    assert service._posted.of(own.id) == ""
+    assert service._posted.of(other.id) == "our zebra"
+    await service.forget("test", "author")
+    assert service._posted.of(other.id) == ""
+    plain = await answer(service, posted(seed=2))
+    await service.redo(plain.id, "v")
+    assert asked[3:] == ["", ""]
+
+
 async def test_who_may_delete(service: Service, store: Store, posted: Posted) -> None:
     memes = [await answer(service, posted(user="asker", author="author")) for _ in range(3)]
     with pytest.raises(Forbidden):

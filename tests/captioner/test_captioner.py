@@ -265,6 +265,24 @@ def test_words_posted_with_the_picture_are_taken_up(captioner: Captioner) -> Non
     assert sum(m.count("picture") for m in made[::2]) > 2 * sum(m.count("picture") for m in made[1::2])
 
 
+@pytest.mark.parametrize(
+    ("context", "telling"),
+    [
+        ("the man", ["man"]),
+        ("a picture of my brain", ["brain"]),
+        ("The SHIRTS, look!!", ["shirt"]),
+        ("what is this, and why don't they", []),
+        ("", []),
+    ],
+)
+def test_of_words_posted_with_a_picture_those_count_that_say_something(
+    captioner: Captioner, context: str, telling: list[str]
+) -> None:
+    forms = [form for word in telling for form in captioner.naming.forms(word)]
+    assert bool(forms) == bool(telling)
+    assert captioner.sight._posted(context) == forms
+
+
 def test_explored_memes_stay_in_the_order_they_were_drawn(captioner: Captioner) -> None:
     made = captioner.caption([(picture(captioner, s), Wish(seed=s, n=6, explore=True)) for s in range(8)])
     scores = [[c.score for c in m.captions] for m in made]
