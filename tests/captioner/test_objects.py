@@ -134,6 +134,24 @@ def test_where_somebody_is_no_animal_is_named(shipped: Captioner, monkeypatch: p
     assert "dog" in shipped.sight.words(grid, snake)[1]
 
 
+@pytest.mark.parametrize(("chance", "told"), [(0.3, "maybe flower"), (0.05, "something unfamiliar")])
+def test_alt_text_of_what_is_surely_strange_says_nothing_false(
+    shipped: Captioner, monkeypatch: pytest.MonkeyPatch, chance: float, told: str
+) -> None:
+    """Who asks for a description gets a sentence all the same."""
+    assert shipped.sight.keywords
+    doubtful = torch.full((1, len(shipped.sight.keywords.words)), 0.01)
+    monkeypatch.setattr(type(shipped.sight.keywords), "forward", lambda *_: doubtful)
+    nameless = slice(classes().index("orangutan"), classes().index("indri") + 1)
+    seen = torch.zeros(1, 1000)
+    seen[0, nameless] = (1 - chance) / (nameless.stop - nameless.start)
+    seen[0, classes().index("daisy")] = chance
+    wishes = [Wish(n=1), Wish("describe", "beam", 1)]
+    meme, described = shipped.decode(torch.zeros(2, 49, 384), wishes, [1, 2], None, lambda _: seen)
+    assert meme.description == told
+    assert len(described.description.split()) > 3
+
+
 def test_what_a_level_refuses_is_not_wanted(shipped: Captioner) -> None:
     grid = torch.zeros(1, 49, 384)
     gun = torch.zeros(1, 1000)
