@@ -27,6 +27,7 @@ from captioner.captioner import shipped
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, prepare, read
 from captioner.data.samples import Sample, fingerprint
+from captioner.decoders.together import Together
 from captioner.encoders import DEFAULT, Reduction, build
 from captioner.features import fit_reduction
 from captioner.recipe import Recipe, filled
@@ -104,7 +105,10 @@ SYSTEMS: dict[str, System] = {
         _DEFAULT | {"writer": 256, "words": 0, "vocabulary": 4000, "counts": 1},
     ),
 }
+ENSEMBLE = "ensemble"
+"""The systems that were named before it, writing together."""
 TITLES = {name: system.title for name, system in SYSTEMS.items()} | {
+    ENSEMBLE: "Ensemble of those above",
     "nearest_neighbour": "Nearest neighbour, consensus",
     "slot_templates": "Slot templates",
 }
@@ -157,12 +161,13 @@ def _bench(job: Job, systems: Sequence[str]) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     samples, _ = read({job.name: job.data})
     material = Material(job, samples)
-    rows = []
+    rows: list[Row] = []
     for system in systems:
         file = job.folder / f"{system}.json"
         row = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        if row.get("error", "") is not None or not _is_of(row, job):
-            row = _tried(material, system)
+        # An ensemble is of whatever was named with it this time.
+        if row.get("error", "") is not None or not _is_of(row, job) or system == ENSEMBLE:
+            row = _tried(material, system, [row["system"] for row in rows if row["error"] is None])
             file.write_text(json.dumps(row, indent=1), "utf-8")
         rows.append(row)
         write(job.folder, rows, TITLES)
@@ -174,11 +179,13 @@ def _is_of(row: Row, job: Job) -> bool:
     return all(known.get(key) == value for key, value in job.asked().items())
 
 
-def _tried(material: "Material", system: str) -> Row:
+def _tried(material: "Material", system: str, before: Sequence[str]) -> Row:
     job = material.job
     row: Row = {"system": system, "error": None} | job.asked()
     print(f"{job.name}: {system}", flush=True)
     try:
+        if system == ENSEMBLE:
+            return row | _together(material, [name for name in before if name in SYSTEMS])
         return row | (_baseline(material, system) if system in BASELINES else _trained(material, system))
     except Exception as error:  # whatever it was, the others shall have their turn
         traceback.print_exc()
@@ -269,6 +276,25 @@ def _trained(material: Material, name: str) -> Row:
         "tokens_per_second": progress.tokens / progress.spent,
         "curve": [[row["spent"], row[f"{held.name}_bits_per_char"]] for row in log],
     } | measured(checkpoint, held, material.seen, job.seed)
+
+
+def _together(material: Material, names: Sequence[str]) -> Row:
+    """Measures trained systems as one. Raises ValueError for less than two, or where they cannot write together."""
+    members = [Checkpoint.load(material.job.folder / f"{name}.safetensors") for name in names]
+    if len(members) < 2:
+        raise ValueError("An ensemble takes two trained systems at least: name them before it.")
+    first = members[0]
+    for name, member in zip(names, members, strict=True):
+        same = (member.tokenizer.to_json(), member.encoder) == (first.tokenizer.to_json(), first.encoder)
+        if not same or member.mixture:
+            raise ValueError(f"{names[0]} and {name} cannot write together: vocabulary, encoder or counts differ.")
+    recipe = replace(Recipe(), **(_COMMON | {"seed": material.job.seed, "device": material.job.device}))
+    recipe = replace(recipe, encoder=first.encoder)
+    [held] = [c for c in material.corpora(first, recipe)["dev"] if c.samples]
+    ensemble = replace(first, decoder=Together([member.decoder for member in members]), name=ENSEMBLE)
+    parameters = sum(p.numel() for p in ensemble.decoder.parameters())
+    row = {"encoder": first.encoder, "note": ", ".join(names), "curve": [], "parameters": parameters}
+    return row | measured(ensemble, held, material.seen, material.job.seed)
 
 
 def _digest(recipe: Recipe) -> str:
@@ -373,5 +399,11 @@ def _kilobytes(checkpoint: Checkpoint, grid: Tensor) -> float:
     state, tokens = state.repeat_interleave(width, 0), torch.zeros(width, dtype=torch.long)
     for _ in range(_LONGEST):
         _, state = decoder.step(tokens, state, memory, [(0, slice(0, width))])
-    parts = [memory] if isinstance(memory, Tensor) else memory or ()
-    return (sum(p.nbytes for p in parts) + state.nbytes) / 1000
+    return (_bytes(memory) + state.nbytes) / 1000
+
+
+def _bytes(memory: Any) -> int:
+    """Of the tensors in a decoder's memory."""
+    if isinstance(memory, Tensor):
+        return memory.nbytes
+    return sum(map(_bytes, memory)) if isinstance(memory, list | tuple) and not isinstance(memory, torch.Size) else 0

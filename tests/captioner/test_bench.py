@@ -74,6 +74,26 @@ def test_every_system_gets_a_row_resumes_and_can_be_served(
     assert tried == ["slot_templates"]  # what failed is tried again
 
 
+def test_systems_write_together_where_they_can(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slow in ("meteor_1_0", "meteor_1_5"):
+        monkeypatch.setattr(benching.outside_metrics, slow, lambda *_: None)
+    alone, together, further = "show_attend_and_tell", "meshed_memory", "quipbot"
+    bench({"flickr8k": photographs}, [alone, "ensemble", together], 0.01, tmp_path, ONE)
+    table_of = tmp_path / "flickr8k" / "table.json"
+    assert "two trained systems" in json.loads(table_of.read_text())[1]["error"]
+    bench({"flickr8k": photographs}, ["nearest_neighbour", alone, together, "ensemble"], 0.01, tmp_path, ONE)
+    *_, first, second, row = json.loads(table_of.read_text())
+    assert row["error"] is None
+    assert row["note"] == f"{alone}, {together}"
+    assert row["parameters"] == first["parameters"] + second["parameters"]
+    assert row["kilobytes"] == pytest.approx(first["kilobytes"] + second["kilobytes"])
+    assert row["bits_per_char"] < max(first["bits_per_char"], second["bits_per_char"])
+    bench({"flickr8k": photographs}, [alone, further, "ensemble"], 0.01, tmp_path, ONE)
+    assert "cannot write together" in json.loads(table_of.read_text())[2]["error"]
+
+
 def test_a_changed_recipe_is_another_row_and_its_note_says_so(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

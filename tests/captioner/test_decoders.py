@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from captioner.decoders import DECODERS, Decoder, settings
 from captioner.decoders.several import Several
+from captioner.decoders.together import Together
 
 V, D, R = 40, 6, 9
 SMALL: dict[str, dict[str, Any]] = {
@@ -24,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "transformer": {"embedding": 16, "layers": 2, "heads": 2},
     "meshed_memory": {"embedding": 16, "layers": 2, "heads": 2, "slots": 3},
 }
+TOGETHER = ("show_attend_and_tell", "meshed_memory", "par_inject_gru", "transformer")
 ATTENTIVE = [n for n in SMALL if n.split()[0] not in ("par_inject_gru", "template_lstm", "show_and_tell")]
 
 
@@ -43,14 +45,28 @@ def captions(count: int = 4, length: int = 7) -> Tensor:
     return torch.randint(V, (count, length), generator=torch.Generator().manual_seed(4))
 
 
+@torch.inference_mode()
+def test_an_ensemble_finds_likely_what_its_members_do_on_average() -> None:
+    grid, tokens = pictures(), captions()
+    each = [made(name)(grid, tokens).softmax(-1) for name in TOGETHER]
+    mean = torch.stack(each).prod(0) ** (1 / len(each))
+    assert torch.allclose(ensemble()(grid, tokens).softmax(-1), mean / mean.sum(-1, keepdim=True), atol=1e-6)
+    one = Together([made("up_down")])
+    assert torch.allclose(one(grid, tokens).softmax(-1), made("up_down")(grid, tokens).softmax(-1), atol=1e-6)
+
+
 def test_every_decoder_is_tested_here() -> None:
     assert {name.split()[0] for name in SMALL} == set(DECODERS)
 
 
-@pytest.mark.parametrize("name", SMALL)
+def ensemble() -> Together:
+    return Together([made(name) for name in TOGETHER])
+
+
+@pytest.mark.parametrize("name", [*SMALL, "ensemble"])
 @torch.inference_mode()
 def test_steps_give_what_teacher_forcing_gives(name: str) -> None:
-    net, grid, tokens = made(name), pictures()[:2], captions(3)
+    net, grid, tokens = ensemble() if name == "ensemble" else made(name), pictures()[:2], captions(3)
     owner = torch.tensor([0, 1, 1])
     memory, first = net.begin(grid)
     state, expected = first[owner], net(grid[owner], tokens)
