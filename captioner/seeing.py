@@ -16,6 +16,7 @@ from captioner.naming import Naming, Word
 from captioner.objects import Objects, names, together
 from captioner.tokenizer import normalise
 
+_LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 _WORD = re.compile(r"\w+(?:'\w+)?")
 _SURE = 0.1
 """How likely a word must be that is favoured."""
@@ -99,7 +100,8 @@ class Sight:
 
     def _posted(self, context: str) -> list[Word]:
         """The words that were posted with a picture, as far as they say something."""
-        words = {w for w in _WORD.findall(normalise(context)) if w.isalpha() and len(w) > 2} - GRAMMAR
+        written = _WORD.findall(normalise(_LINK.sub(" ", context)))
+        words = {w for w in written if w.isalpha() and len(w) > 2} - GRAMMAR
         telling = (words - STOP) or words
         return [form for word in sorted(map(singular, telling)) for form in self.naming.forms(word)]
 

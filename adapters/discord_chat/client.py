@@ -16,7 +16,7 @@ from discord.http import HTTPClient
 from adapters.discord_chat import commands, wording
 from adapters.discord_chat.delivery import NETWORK, UNREADABLE, Delivery, asked, expiry, replied
 from adapters.discord_chat.interactions import Interaction, Pace, acknowledge, may_react, place_of, tell
-from adapters.discord_chat.pictures import LINK, Found, Pictures, in_message
+from adapters.discord_chat.pictures import LINK, Found, Pictures, in_message, words_of
 from adapters.discord_chat.presses import Presses
 from adapters.discord_chat.votes import Votes
 from bot.events import Expected, NotFound, Request, Service
@@ -247,10 +247,9 @@ class Client(discord.AutoShardedClient):
         target: discord.Message | None = None,
         addressed: bool = True,
     ) -> None:
-        words = re.sub(r"<[@#:][^>]*>", " ", message.content).strip()
         original = str((target or message).id)
         await self._accept_message(
-            message, original, kind="post", picture=found.to_json(), text=words, addressed=addressed
+            message, original, kind="post", picture=found.to_json(), text=words_of(message.content), addressed=addressed
         )
 
     async def _accept_message(self, message: discord.Message, original: str, **changes: Any) -> None:

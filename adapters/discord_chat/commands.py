@@ -8,7 +8,7 @@ from discord import app_commands
 
 from adapters.discord_chat import wording
 from adapters.discord_chat.interactions import Interaction, acknowledge, place_of, tell
-from adapters.discord_chat.pictures import Found, attached, in_message
+from adapters.discord_chat.pictures import Found, attached, in_message, words_of
 from bot.events import BadRequest, Forbidden, Place, TooLarge
 
 Filter = Literal["strict", "normal", "off"]
@@ -55,7 +55,7 @@ async def meme_this(interaction: Interaction, message: discord.Message) -> None:
     service = interaction.client.service
     if found.author != str(interaction.user.id) and await service.opted_out(wording.NAME, found.author):
         raise Forbidden(wording.OPTED_OUT)
-    await _post(interaction, found, text=message.content)
+    await _post(interaction, found, text=words_of(message.content))
 
 
 @app_commands.command(name="settings", description="How I behave in this channel or on this server")

@@ -21,6 +21,8 @@ from aiohttp.resolver import DefaultResolver
 from bot.events import BadPicture, Fetch, TooLarge
 
 LINK = re.compile(r"(?<![<\w])https?://[^\s<>|]+", re.IGNORECASE)
+MARKUP = re.compile(r"<(?:[@#:/]|a:|t:|id:)[^>]*>")
+"""People, channels, emoji, commands, times and pages, as Discord writes them into a message."""
 SPOILER = re.compile(r"\|\|.+?\|\|", re.DOTALL)
 PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|gif|webp|bmp|tiff?|avif|hei[cf])$", re.IGNORECASE)
 ATTEMPTS = 5
@@ -68,6 +70,11 @@ def in_message(message: discord.Message, *, previews: bool = True) -> Found | No
     if found is None:
         return None
     return dataclasses.replace(found, message=str(message.id), author=str(message.author.id))
+
+
+def words_of(content: str) -> str:
+    """What somebody wrote, without Discord's markup."""
+    return " ".join(MARKUP.sub(" ", content).split())
 
 
 def attached(attachment: discord.Attachment) -> Found | None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from adapters.discord_chat import progress
-from adapters.discord_chat.pictures import Pictures, servers
+from adapters.discord_chat.pictures import Pictures, servers, words_of
 from bot.config import Reply
 from bot.events import BadPicture, MemeRecord, NotFound, Place
 from captioner import images, video
@@ -114,6 +114,19 @@ async def test_meme_this_needs_no_intent(
         await discord.until(lambda: any("Meme this" in words for words in discord.said(channel)))
         assert reply.id
         assert "no picture" in (await (await discord.meme_this(reply)).answered()).content
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("<@100> my <@!7> cat", "my cat"),
+        ("<:doge:12> <a:party:13> look <#55> <@&9>", "look"),
+        ("at <t:1618953630:R> </meme:816437322781949972> <id:browse>!", "at !"),
+        ("i <3 cats > dogs <tom@example.org>", "i <3 cats > dogs <tom@example.org>"),
+    ],
+)
+def test_markup_of_discords_is_nothing_that_anybody_said(content: str, said: str) -> None:
+    assert words_of(content) == said
 
 
 async def test_what_counts_as_a_picture(bot: Bot, discord: Discord, channel: Channel) -> None:

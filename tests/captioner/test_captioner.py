@@ -272,6 +272,7 @@ def test_words_posted_with_the_picture_are_taken_up(captioner: Captioner) -> Non
         ("a picture of my brain", ["brain"]),
         ("The SHIRTS, look!!", ["shirt"]),
         ("what is this, and why don't they", []),
+        ("HTTPS://picture.shirt.com/brain.png?man=1 brain <https://man.org> www.man.com", ["brain"]),
         ("", []),
     ],
 )
