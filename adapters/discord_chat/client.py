@@ -247,9 +247,10 @@ class Client(discord.AutoShardedClient):
         target: discord.Message | None = None,
         addressed: bool = True,
     ) -> None:
-        original = str((target or message).id)
+        target = target or message
+        said = words_of(message.content) or words_of(target.content)
         await self._accept_message(
-            message, original, kind="post", picture=found.to_json(), text=words_of(message.content), addressed=addressed
+            message, str(target.id), kind="post", picture=found.to_json(), text=said, addressed=addressed
         )
 
     async def _accept_message(self, message: discord.Message, original: str, **changes: Any) -> None:

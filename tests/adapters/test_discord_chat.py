@@ -152,6 +152,7 @@ async def test_mentions(bot: Bot, discord: Discord, channel: Channel) -> None:
     assert is_meme(meme)
     assert meme.reference
     assert str(meme.reference["message_id"]) == asked.id
+    assert bot.service._posted.of((await known(bot, meme)).id) == "please"
     await discord.post(channel, "1", "<@!100>", reply_to=meme)
     await discord.until(lambda: len(discord.memes(channel)) == 2)
     await discord.post(channel, "1", "<@100> and this", [picture(2)])
@@ -163,6 +164,10 @@ async def test_mentions(bot: Bot, discord: Discord, channel: Channel) -> None:
     await discord.post(dm, "1", "", [picture()])
     await discord.until(lambda: discord.memes(dm))
     assert len(discord.memes(channel)) == 3
+    await discord.post(channel, "1", "<@100>", reply_to=original)
+    await discord.until(lambda: len(discord.memes(channel)) == 4)
+    last = await known(bot, discord.memes(channel)[-1])
+    assert bot.service._posted.of(last.id) == "my dog", "what was written with the picture, where nothing else was"
 
 
 async def test_passive(discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner) -> None:
