@@ -40,7 +40,8 @@ def connected(path: Path) -> Database:
     try:
         db = _Shared(connection)
         db.enable_wal()
-        for pragma in ("foreign_keys = ON", "synchronous = FULL"):
+        # Secure: what is removed is overwritten.
+        for pragma in ("foreign_keys = ON", "synchronous = FULL", "secure_delete = ON"):
             db.execute(f"PRAGMA {pragma}")
     except BaseException:
         connection.close()

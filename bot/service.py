@@ -345,14 +345,17 @@ class Service:
         """Everything that is remembered of a user, as JSON."""
         with _guarded():
             rows = await self._store.export(platform, user)
+            rows["words_posted_lately"] = self._posted.by(platform, user)
             return json.dumps(rows, ensure_ascii=False, indent=1).encode()
 
     async def forget(self, platform: str, user: str) -> Forgotten:
         """Remove everything of a user but the wish not to be memed."""
         _note(self._forgotten, (platform, user), time.monotonic())
-        self._posted.forget(platform, user)
         with _guarded():
-            forgotten = await self._store.forget(platform, user)
+            try:
+                forgotten = await self._store.forget(platform, user)
+            finally:  # after the store: what was being written down is, and its words are known by now
+                self._posted.forget(platform, user)
             self._told(platform, "")
             return forgotten
 
@@ -450,7 +453,7 @@ class Service:
         spoiler = await self._store.spoiler(old.id)
         wish = dataclasses.replace(
             wish,
-            context=self._posted.of(old.id),
+            context=self._posted.of(old.id, self._clock()),
             moving=wish.moving | {old.content_type},
             request=_ticket(old.platform, request),
         )
@@ -498,7 +501,10 @@ class Service:
         if any(self._forgotten.get((record.platform, who), -math.inf) >= began for who in (record.user, record.author)):
             raise Withdrawn("This meme was asked for before everything was forgotten, so it is not kept.")
         await self._store.add(record, kept)
-        self._posted.keep(record, wish.context)
+        if kept.parent:
+            self._posted.hand_on(kept.parent, record)
+        else:
+            self._posted.keep(record, wish.context)
         line |= {"meme": record.id, "seed": record.seed, "model": record.model}
         self._feed.tell(Change("meme", record))
         return _reply(record, kept)

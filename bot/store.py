@@ -486,6 +486,7 @@ class Store:
             forgotten = people.forget(self._db, platform, user)
             learnt = forgotten.memes or forgotten.reactions
             abandoned = runs.note_abandoned(self._db, time.time()) if learnt else []
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log, too, still has what was removed
         self._sweep(files)
         runs.discard(self.path, abandoned)
         return forgotten

@@ -121,7 +121,12 @@ def _add_evaluate(commands: Any) -> None:
 def _add_bench(commands: Any) -> None:
     parser = commands.add_parser("bench", help="train and measure the systems of the literature, one table")
     _add_data(parser)
-    parser.add_argument("--systems", nargs="+", metavar="NAME", help="by default those that the table is about")
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        metavar="NAME",
+        help="by default those that the table is about; ensemble: those named before it, together",
+    )
     parser.add_argument("--minutes", required=True, type=float, metavar="N", help="of training, for each system")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="where all of it is kept")
     parser.add_argument("--encoder", default="", metavar="NAME", help="one for all instead of each system's own")

@@ -280,21 +280,24 @@ def _trained(material: Material, name: str) -> Row:
 
 def _together(material: Material, names: Sequence[str]) -> Row:
     """Measures trained systems as one. Raises ValueError for less than two, or where they cannot write together."""
-    members = [Checkpoint.load(material.job.folder / f"{name}.safetensors") for name in names]
+    job = material.job
+    members = {name: Checkpoint.load(job.folder / f"{name}.safetensors") for name in names}
     if len(members) < 2:
         raise ValueError("An ensemble takes two trained systems at least: name them before it.")
-    first = members[0]
-    for name, member in zip(names, members, strict=True):
-        same = (member.tokenizer.to_json(), member.encoder) == (first.tokenizer.to_json(), first.encoder)
-        if not same or member.mixture:
-            raise ValueError(f"{names[0]} and {name} cannot write together: vocabulary, encoder or counts differ.")
-    recipe = replace(Recipe(), **(_COMMON | {"seed": material.job.seed, "device": material.job.device}))
-    recipe = replace(recipe, encoder=first.encoder)
+    first = members[names[0]]
+    for name, member in members.items():
+        if member.mixture:
+            raise ValueError(f"{name} has counts, and writes with no other.")
+        if (member.tokenizer.to_json(), member.encoder) != (first.tokenizer.to_json(), first.encoder):
+            raise ValueError(f"{names[0]} and {name} cannot write together: their vocabularies or encoders differ.")
+    recipe = replace(Recipe(), **(_COMMON | {"seed": job.seed, "device": job.device, "encoder": first.encoder}))
+    recipe = filled(recipe, job.recipe)
     [held] = [c for c in material.corpora(first, recipe)["dev"] if c.samples]
-    ensemble = replace(first, decoder=Together([member.decoder for member in members]), name=ENSEMBLE)
+    ensemble = replace(first, decoder=Together([member.decoder for member in members.values()]), name=ENSEMBLE)
     parameters = sum(p.numel() for p in ensemble.decoder.parameters())
-    row = {"encoder": first.encoder, "note": ", ".join(names), "curve": [], "parameters": parameters}
-    return row | measured(ensemble, held, material.seen, material.job.seed)
+    note = ", ".join([*members, *map("=".join, job.recipe)])
+    row = {"encoder": first.encoder, "note": note, "curve": [], "parameters": parameters}
+    return row | measured(ensemble, held, material.seen, job.seed)
 
 
 def _digest(recipe: Recipe) -> str:
@@ -406,4 +409,4 @@ def _bytes(memory: Any) -> int:
     """Of the tensors in a decoder's memory."""
     if isinstance(memory, Tensor):
         return memory.nbytes
-    return sum(map(_bytes, memory)) if isinstance(memory, list | tuple) and not isinstance(memory, torch.Size) else 0
+    return sum(map(_bytes, memory)) if isinstance(memory, list | tuple) else 0

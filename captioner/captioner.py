@@ -62,7 +62,7 @@ _PART = 0.84
 _SPARE = 1
 """Hypotheses beyond what is asked for: some may not be said."""
 _TASTED = 12
-"""Memes to choose from by a chat's taste."""
+"""Memes to choose from by a chat's taste, or where words were posted that may go together with what is seen."""
 _TRIES = 3
 _UNLIKE = 0.7
 """How much of the grid is taken away for memes on a picture that is surely unlike those that the network has learnt to
@@ -305,6 +305,8 @@ class Captioner:
             captions = self.ranker.scored(captions, seen, described[0].boxes[0], wish.taste, explore=wish.explore)
         if not wish.explore:
             captions = sorted(captions, key=lambda c: -c.score)
+        if seen.unsure:
+            described = [Caption((seen.unsure,), 0.0, None, 0.0)]
         # A description that was searched for at length is the better one.
         description = (captions if wish.style == "describe" and wish.search == "beam" else described)[0].boxes[0]
         return Captioned(tuple(captions[: wish.n]), description, seen.template, wish.seed, self.name, seen.mirrored)
@@ -398,7 +400,8 @@ def _how(wish: Wish, seen: Seen) -> Search:
         width = max(_BEAM, wish.n) + _SPARE * (wish.search == "sample")
         return Search(wish.search, width=width, steps=24, max_boxes=1)
     is_ranked = wish.search == "sample" and not wish.explore
-    enough = max(CANDIDATES[not (seen.template and is_ranked)], wish.n, _TASTED if wish.taste and is_ranked else 0)
+    choice = _TASTED if is_ranked and (wish.taste or seen.posted) else 0
+    enough = max(CANDIDATES[not (seen.template and is_ranked)], wish.n, choice)
     name = seen.template[0] if seen.template else None
     steps, temperature = lengths(name).stop - 1, _TEMPERATURES[not seen.template]
     width, boxes, least = enough + _SPARE, _most_boxes(name), lengths(name).start - 1

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -190,8 +191,6 @@ def gate(options: argparse.Namespace) -> int:
 
 
 def _set_threads(threads: int) -> None:
-    import torch
-
     torch.set_num_threads(threads or 1)
 
 

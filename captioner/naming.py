@@ -19,6 +19,8 @@ picture that is surely strange one more: there, the network itself would say som
 _RARE, _USUAL = 0.5, -8.0
 """And a share of how much rarer it is in people's memes than *dog*, whose log-probability this is; twice as much where
 the picture is strange: the network would rather call a lion a dog."""
+_POSTED = 2.0
+"""And to that of a word that was posted: what is on a photograph is likely by itself, what somebody wrote is not."""
 _UNNAMED = -6.0
 """Added to the logit of the end as long as none of these words was written."""
 _MISTAKEN = -4.0
@@ -66,19 +68,22 @@ class Naming:
     def favour(
         self, chances: Mapping[Word, float], posted: Collection[Word], strange: float, mistaken: Collection[Word]
     ) -> tuple[Favour, ...]:
-        """What makes a search write one of the words: the surer, and the rarer, the more; those `posted` surely.
+        """What makes a search write one of the words: the surer, and the rarer, the more.
 
+        Where words were `posted`, it is these alone: of what is seen the network speaks by itself.
         `strange` is how surely the picture is unlike what the network has learnt to describe, and `mistaken` are
         the words for what it would see there.
         """
         wanted: dict[tuple[int, int], float] = defaultdict(float)
         whole: set[tuple[int, int]] = set()
-        for word in {**dict.fromkeys(posted), **chances}:
+        for word in posted or chances:
             usual = self._usual(word)
-            bonus = _NAMED
-            if word not in posted:
-                rarity = max(0.0, _USUAL - sum(usual))
-                bonus += strange + math.log(chances[word]) + _RARE * (1 + strange) * rarity
+            rarity = max(0.0, _USUAL - sum(usual))
+            bonus = _NAMED + _RARE * rarity
+            if word in posted:
+                bonus += _POSTED
+            else:
+                bonus += math.log(chances[word]) + strange * (1 + _RARE * rarity)
             for at, piece in enumerate(word):
                 # A beginning is wanted as far as it is usual that the word goes on from there.
                 key = piece, word[at - 1] if at else -1

@@ -126,15 +126,16 @@ class Ranker:
     def _score(self, caption: Caption, vote: float, seen: Seen, told: set[int]) -> float:
         """By all but the residual, which reads the captions of a picture together."""
         by, ids = self.by, self._tokenizer.encode(caption.boxes)
-        chances = {**seen.chances, **dict.fromkeys(seen.posted, 1.0)}
-        favoured = [word for word in chances if self._naming.holds(ids, word)]
+        favoured = [word for word in {**seen.chances, **dict.fromkeys(seen.posted)} if self._naming.holds(ids, word)]
         # What the description names as well is the surer.
-        named = [1 - (1 - chances[word]) * (_TWICE if told.issuperset(word) else 1) for word in favoured]
+        doubts = ((word, 1 - seen.chances[word]) for word in favoured if word in seen.chances)
+        named = [1 - doubt * (_TWICE if told.issuperset(word) else 1) for word, doubt in doubts]
+        taken_up = max(named, default=0.0) + any(word in seen.posted for word in favoured)
         voice = self.voice.score(ids) if self.voice and not seen.template else 0.0
         score = by.likelihood * caption.score + by.reward * vote + by.voice * voice
         if self.aptness and seen.template:
             score += by.aptness * self.aptness.score(seen.template[0], ids)
-        return score + by.matching * max(named, default=0.0) - self._faults(caption.boxes, ids, favoured, seen)
+        return score + by.matching * taken_up - self._faults(caption.boxes, ids, favoured, seen)
 
     def _faults(self, boxes: Sequence[str], ids: Sequence[int], favoured: Sequence[Word], seen: Seen) -> float:
         """What a caption loses for all that is wrong with how it is said."""

@@ -196,8 +196,11 @@ class _Lanes:
         width = torch.tensor([lane.width for lane in lanes], device=device)
         # Slots without a beam count as done.
         self.unused = torch.arange(slots, device=device) >= width.unsqueeze(1)  # (L, K)
-        self.may_end_early = bool(self.settings.early.any())
         self._rows: _Rows | None = None
+
+    @property
+    def may_end_early(self) -> bool:
+        return any(lane.how.early and lane.how.method == "beam" for lane in self.lanes)
 
     def met(self, last: Tensor, before: Tensor) -> Tensor:
         """Whether each row (M,) has written something whole that it favours with its last id and the one before."""

@@ -13,26 +13,27 @@ from captioner.checkpoint import Checkpoint
 from captioner.data.pairs import GRAMMAR, STOP, singular
 from captioner.encoders import DEFAULT
 from captioner.naming import Naming, Word
-from captioner.objects import Objects, names, together
+from captioner.objects import Objects, names, together, vocabulary
 from captioner.tokenizer import normalise
 
 _LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
-_WORD = re.compile(r"\w+(?:'\w+)?")
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _SURE = 0.1
 """How likely a word must be that is favoured."""
 _SURELY = 0.4
 """How likely things are that a picture is described by, where descriptions have taught no sentence for them."""
 _UNFAMILIAR, _MAYBE = 0.7, 0.2
-"""From which strangeness on a sentence is not even tried beside memes where nothing is surely there: of fourteen such
-pictures none was true. Said is then what is there with this chance, which was true of five of seven."""
+"""From which strangeness on no sentence stands beside memes where nothing is surely there: of fourteen pictures none
+was true. Said is then what is there with this chance, which was true of five of seven."""
 
 
 class Seen(NamedTuple):
     """What is known of a picture before a word is written: words that were posted with it, and how likely others name
     what is there.
 
-    `names` are the things on a picture that no description taught to describe, or beside a meme what may be there;
-    `strange` is how surely it is such a one, `mistaken` the words for what is not there that were taught.
+    `names` are the things on a picture that no description taught to describe; `strange` is how surely it is such a
+    one, `mistaken` the words for what is not there that were taught, and `unsure` what to say of it beside a meme where
+    a sentence would be false and no name is sure.
     """
 
     template: tuple[str, float] | None
@@ -42,6 +43,7 @@ class Seen(NamedTuple):
     names: Sequence[str] = ()
     strange: float = 0.0
     mistaken: Collection[Word] = ()
+    unsure: str = ""
 
 
 class Sight:
@@ -73,10 +75,10 @@ class Sight:
         chances = self.naming.chances({word: c for word, c in found.items() if c < _SURE or not refused([word])}, _SURE)
         unlike = [word for word, chance in taught.items() if chance >= _SURE > found.get(word, 0.0)]
         mistaken = {form for word in unlike for form in self.naming.forms(word)}.difference(chances, posted)
-        shown = names(sure)
-        if not shown and strange >= _UNFAMILIAR:
-            shown = [_unsure({word: chance for word, chance in found.items() if not described([word])})]
-        return Seen(None, False, posted, chances, shown, strange, mistaken)
+        unsure = ""
+        if not sure and strange >= _UNFAMILIAR:
+            unsure = _unsure({word: found[word] for word in vocabulary() if word in found and not described([word])})
+        return Seen(None, False, posted, chances, names(sure), strange, mistaken, unsure)
 
     def words(self, grid: Tensor, classes: Tensor | None = None) -> tuple[dict[str, float], dict[str, float], float]:
         """What a photograph (1, R, D) shows: words and their chances by what descriptions taught, and all in all; and
@@ -100,13 +102,19 @@ class Sight:
 
     def _posted(self, context: str) -> list[Word]:
         """The words that were posted with a picture, as far as they say something."""
-        written = _WORD.findall(normalise(_LINK.sub(" ", context)))
-        words = {w for w in written if w.isalpha() and len(w) > 2} - GRAMMAR
-        telling = (words - STOP) or words
-        return [form for word in sorted(map(singular, telling)) for form in self.naming.forms(word)]
+        telling = posted_words(context)
+        return [form for word in telling for form in self.naming.forms(word) or self.naming.forms(singular(word))]
 
 
 def _unsure(found: Mapping[str, float]) -> str:
     """What to say of a picture of which a sentence would be false: alt text is read by people who cannot see it."""
-    likeliest = max(found, key=lambda word: found[word], default="")
-    return f"maybe {likeliest}" if found.get(likeliest, 0.0) >= _MAYBE else "something unfamiliar"
+    likely = names({word: chance for word, chance in found.items() if chance >= _MAYBE})
+    return f"maybe {likely[0]}" if likely else "something unfamiliar"
+
+
+def posted_words(text: str) -> list[str]:
+    """The words of a text that say something, links left out; of none such, those that are no mere grammar."""
+    written = _WORD.findall(normalise(_LINK.sub(" ", text)).replace("’", "'"))
+    bare = {word.removesuffix("'s") for word in written}
+    words = {word for word in bare if len(word) > 2 and word.isalpha()} - GRAMMAR
+    return sorted((words - STOP) or words)

@@ -32,7 +32,7 @@ PRIVACY = """**What I keep**
 - Who asked for it, whose picture it is, and who voted with which emoji.
 - Pictures are never used for training. What is learnt from is my own captions with the votes on them. Only where this \
 server's administrators agreed (`/settings consent`), numbers computed from a picture are kept to learn from.
-- What was written with a picture is forgotten at the latest when I restart.
+- What was written with a picture: until it is answered, and for a day in memory, so that *Another one* knows it.
 - Nothing leaves the machine I run on: the model runs there.
 
 `/export` shows what I know of you, `/forget` removes it, `/optout` keeps others from memeing your pictures. \

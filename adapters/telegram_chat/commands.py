@@ -46,8 +46,8 @@ The captioner runs inside this bot: your picture goes to nobody else.
 
 Pictures and memes are kept for some days to serve the buttons, never for training. Kept longer are the captions I
  wrote, their descriptions, your own words on pictures, and the votes, with the numbers of chats and users. What I learn
- from are my own captions and the votes on them. What was written with a picture is forgotten at the latest when I
- restart. Other messages are not stored.
+ from are my own captions and the votes on them. What was written with a picture is kept until it is answered, and in
+ memory for a day. Other messages are not stored.
 
 /export sends you everything about you, /forget removes it, /optout keeps others from making memes of your pictures.\
 """.replace("\n ", " ")

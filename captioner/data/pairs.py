@@ -18,8 +18,9 @@ from captioner.data.samples import Sample
 
 _LINES = resources.files("captioner.data").joinpath("stopwords.txt").read_text("utf-8").splitlines()
 _SECTIONS = [line for line in _LINES if not line.startswith("#")]
-STOP = frozenset(word for line in _SECTIONS if not line.startswith("[") for word in line.split())
-GRAMMAR = frozenset(" ".join(_SECTIONS[1 : _SECTIONS.index("[anywhere]")]).split())
+_TALK = _SECTIONS.index("[talk]")
+STOP = frozenset(word for line in _SECTIONS[:_TALK] if not line.startswith("[") for word in line.split())
+GRAMMAR = frozenset(" ".join(_SECTIONS[1 : _SECTIONS.index("[anywhere]")] + _SECTIONS[_TALK + 1 :]).split())
 _LEAST = 2
 """Descriptions of a photograph that must agree on a word."""
 _FEWEST = 8

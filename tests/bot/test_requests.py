@@ -28,6 +28,20 @@ MEME = MemeRecord(
 )
 
 
+async def test_nothing_of_a_forgotten_request_is_left_in_any_file(tmp_path: Path) -> None:
+    async with Store(tmp_path / "q.db") as store:
+
+        def files_with(words: bytes) -> list[str]:
+            return [file.name for file in tmp_path.rglob("*") if file.is_file() and words in file.read_bytes()]
+
+        for number in range(20):
+            await store.accept(asked(number, payload={"text": "our zebra"}, user="u" if number % 2 else "v"), 1.0)
+            await store.finish("test", str(number), "refused", "no")
+        assert files_with(b"zebra"), "the test looks where it would be"
+        await store.forget("test", "u")
+        assert not files_with(b"zebra")
+
+
 def asked(number: int, **changes: object) -> Request:
     return dataclasses.replace(ASKED, id=str(number), **changes)  # type: ignore[arg-type]
 

@@ -410,15 +410,34 @@ async def test_other_memes_of_a_picture_take_up_the_words_that_came_with_it(
     assert asked == ["our zebra"] * 3
     for file in store.path.parent.rglob("*"):
         assert not file.is_file() or b"zebra" not in file.read_bytes()
+    assert json.loads(await service.export("test", "asker"))["words_posted_lately"] == ["our zebra"]
     await service.delete(own.id, "v")
     await service.forget("test", "nobody of these")
-    assert service._posted.of(own.id) == ""
-    assert service._posted.of(other.id) == "our zebra"
-    await service.forget("test", "author")
-    assert service._posted.of(other.id) == ""
     plain = await answer(service, posted(seed=2))
+    await service.redo(other.id, "x")
     await service.redo(plain.id, "v")
-    assert asked[3:] == ["", ""]
+    assert asked[3:] == ["", "our zebra", ""]
+
+
+@pytest.mark.parametrize("who", ["asker", "author"])
+async def test_words_are_forgotten_with_whose_they_are(service: Service, posted: Posted, who: str) -> None:
+    """Wherever others took them up, and while another meme is being written down."""
+    first = await answer(service, posted(text="our zebra", user="asker", author="author"))
+    other = await service.redo(first.id, "v")
+    last, _ = await asyncio.gather(service.redo(other.id, "w"), service.forget("test", who), return_exceptions=True)
+    assert not service._posted._kept
+    assert json.loads(await service.export("test", who))["words_posted_lately"] == []
+    assert not isinstance(last, MemeReply) or service._posted.of(last.id, 0.0) == ""
+
+
+async def test_words_go_with_the_meme_that_they_were_posted_for(service: Service, posted: Posted) -> None:
+    first, kept = [await answer(service, posted(seed=seed, text=f"zebra {seed}")) for seed in (1, 2)]
+    await service.redo(first.id, "v")
+    await service.delete(first.id, "u")
+    assert list(service._posted._kept) == [kept.id]
+    await service.sent(kept.id, "r2")
+    await service.deleted("test", "c", "m2")
+    assert not service._posted._kept
 
 
 async def test_who_may_delete(service: Service, store: Store, posted: Posted) -> None:

@@ -16,7 +16,7 @@ from captioner.filter import BlockList
 from captioner.images import Picture, to_jpeg
 from captioner.ranking import Caption, _again
 from captioner.residual import Residual
-from captioner.seeing import Seen, Sight
+from captioner.seeing import Seen, Sight, posted_words
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +282,20 @@ def test_of_words_posted_with_a_picture_those_count_that_say_something(
     forms = [form for word in telling for form in captioner.naming.forms(word)]
     assert bool(forms) == bool(telling)
     assert captioner.sight._posted(context) == forms
+
+
+@pytest.mark.parametrize(
+    ("text", "telling"),
+    [
+        ("my grandmother’s birthday", ["birthday", "grandmother"]),
+        ("#good_news, covid19", ["covid", "good", "news"]),
+        ("lol why now? so true, yes please!", ["true"]),
+        ("what is this, and why don't they", []),
+        ("what a picture", ["picture"]),
+    ],
+)
+def test_which_words_say_something(text: str, telling: list[str]) -> None:
+    assert posted_words(text) == telling
 
 
 def test_explored_memes_stay_in_the_order_they_were_drawn(captioner: Captioner) -> None:

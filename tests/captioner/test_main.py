@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captioner.__main__ import main
+from captioner import commands
+from captioner.__main__ import arguments, main
 
 
 @pytest.fixture
@@ -98,6 +99,13 @@ def test_an_empty_folder_beside_others_is_mentioned(
     told = capsys.readouterr()
     assert Path(json.loads(told.out)["image"]).name == "a.jpg"
     assert f"no pictures in {folder / 'empty'}" in told.err
+
+
+def test_every_command_is_there() -> None:
+    (choices,) = (a.choices for a in arguments()._actions if isinstance(a.choices, dict))
+    assert len(choices) > 10
+    for parser in choices.values():
+        assert callable(getattr(commands, parser.get_default("run")))
 
 
 def test_help_and_mistaken_arguments_need_no_torch() -> None:

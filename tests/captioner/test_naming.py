@@ -105,14 +105,14 @@ def test_words_with_the_same_beginning_share_what_it_is_wanted_for(naming: Namin
     assert both[0].bonus > alone[0].bonus
 
 
-def test_what_was_posted_counts_the_same_on_any_picture(naming: Naming) -> None:
+def test_what_was_posted_counts_the_same_on_any_picture_and_alone(naming: Naming) -> None:
     dishes, cat = naming.spelled("dishes"), naming.spelled("cat")
     assert dishes
     assert cat
     usual, strange = (naming.favour({cat: 0.5}, [dishes], strange, ()) for strange in (0.0, 1.0))
-    assert usual[0] == strange[0]
+    assert usual == strange == naming.favour({}, [dishes], 0.0, ())
     assert usual[0].id == dishes[0]
-    assert usual[1].bonus < strange[1].bonus
+    assert usual[0].bonus > naming.favour({dishes: 1.0}, [], 0.0, ())[0].bonus
 
 
 @pytest.mark.parametrize("form", ["soccers", "tenniss", "bubbless", "huskys"])

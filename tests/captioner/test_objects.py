@@ -141,6 +141,7 @@ def test_alt_text_of_what_is_surely_strange_says_nothing_false(
     """Who asks for a description gets a sentence all the same."""
     assert shipped.sight.keywords
     doubtful = torch.full((1, len(shipped.sight.keywords.words)), 0.01)
+    doubtful[0, [shipped.sight.keywords.words.index(word) for word in ("red", "shirt")]] = 0.95
     monkeypatch.setattr(type(shipped.sight.keywords), "forward", lambda *_: doubtful)
     nameless = slice(classes().index("orangutan"), classes().index("indri") + 1)
     seen = torch.zeros(1, 1000)
