@@ -30,6 +30,7 @@ def arguments() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_train(commands)
     _add_distil(commands)
+    _add_merge(commands)
     _add_finetune(commands)
     _add_gate(commands)
     _add_evaluate(commands)
@@ -79,14 +80,25 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_distil(commands: Any) -> None:
-    parser = commands.add_parser("distil", help="let teachers describe photographs they did not learn from")
+    parser = commands.add_parser("distil", help="let teachers describe photographs, for others to learn from")
     _add_data(parser)
     parser.add_argument("--decoder", default="attention_gru", metavar="NAME")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="their captions, JSON: taught=FILE")
     parser.add_argument("--parts", type=int, default=3, metavar="N", help="of the photographs, a teacher each")
+    parser.add_argument(
+        "--teacher", action="append", type=Path, metavar="FILE", help="a trained one instead; several write together"
+    )
     parser.add_argument("--recipe", dest="base", default="describe", metavar="small|large|describe")
     parser.add_argument("recipe", nargs="*", type=_pair, metavar="key=value", help="changes to the recipe")
     parser.set_defaults(run="distil")
+
+
+def _add_merge(commands: Any) -> None:
+    parser = commands.add_parser("merge", help="average models that went on from one; the first lends all but weights")
+    parser.add_argument("parts", nargs="+", type=_pair, metavar="FILE=SHARE", help="checkpoints; shares sum to 1")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the checkpoint, .safetensors")
+    parser.add_argument("--compact", action="store_true", help="keep large matrices in 8 bits")
+    parser.set_defaults(run="merge")
 
 
 def _add_finetune(commands: Any) -> None:

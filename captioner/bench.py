@@ -27,7 +27,7 @@ from captioner.captioner import shipped
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, prepare, read
 from captioner.data.samples import Sample, fingerprint
-from captioner.decoders.together import Together
+from captioner.decoders.together import ensemble
 from captioner.encoders import DEFAULT, Reduction, build
 from captioner.features import fit_reduction
 from captioner.recipe import Recipe, filled
@@ -284,20 +284,14 @@ def _together(material: Material, names: Sequence[str]) -> Row:
     members = {name: Checkpoint.load(job.folder / f"{name}.safetensors") for name in names}
     if len(members) < 2:
         raise ValueError("An ensemble takes two trained systems at least: name them before it.")
-    first = members[names[0]]
-    for name, member in members.items():
-        if member.mixture:
-            raise ValueError(f"{name} has counts, and writes with no other.")
-        if (member.tokenizer.to_json(), member.encoder) != (first.tokenizer.to_json(), first.encoder):
-            raise ValueError(f"{names[0]} and {name} cannot write together: their vocabularies or encoders differ.")
-    recipe = replace(Recipe(), **(_COMMON | {"seed": job.seed, "device": job.device, "encoder": first.encoder}))
+    together = ensemble(members)
+    recipe = replace(Recipe(), **(_COMMON | {"seed": job.seed, "device": job.device, "encoder": together.encoder}))
     recipe = filled(recipe, job.recipe)
-    [held] = [c for c in material.corpora(first, recipe)["dev"] if c.samples]
-    ensemble = replace(first, decoder=Together([member.decoder for member in members.values()]), name=ENSEMBLE)
-    parameters = sum(p.numel() for p in ensemble.decoder.parameters())
+    [held] = [c for c in material.corpora(together, recipe)["dev"] if c.samples]
+    parameters = sum(p.numel() for p in together.decoder.parameters())
     note = ", ".join([*members, *map("=".join, job.recipe)])
-    row = {"encoder": first.encoder, "note": note, "curve": [], "parameters": parameters}
-    return row | measured(ensemble, held, material.seen, job.seed)
+    row = {"encoder": together.encoder, "note": note, "curve": [], "parameters": parameters}
+    return row | measured(together, held, material.seen, job.seed)
 
 
 def _digest(recipe: Recipe) -> str:

@@ -133,11 +133,24 @@ def train(options: argparse.Namespace) -> int:
 
 
 def distil(options: argparse.Namespace) -> int:
-    from captioner.distil import distil
+    from captioner.distil import described_by, distil
 
     sets = {name: Path(folder) for name, folder in options.data}
-    count = distil(sets, options.out, _recipe(options), options.decoder, options.parts)
+    if options.teacher:
+        count = described_by(options.teacher, sets, options.out, _recipe(options))
+    else:
+        count = distil(sets, options.out, _recipe(options), options.decoder, options.parts)
     print(f"Wrote {count} captions to {options.out}")
+    return 0
+
+
+def merge(options: argparse.Namespace) -> int:
+    from captioner.merge import merged
+
+    made = merged([(Checkpoint.load(Path(file)), float(share)) for file, share in options.parts])
+    made.name = options.out.stem
+    made.save(options.out, compact=options.compact)
+    print(f"Wrote {options.out}")
     return 0
 
 

@@ -1,9 +1,10 @@
-"""Descriptions by teachers, for a student to learn beside people's.
+"""Descriptions by teachers, for a student to learn beside people's (sequence-level distillation: Kim and Rush 2016).
 
 People describe a photograph in five ways; a network that learns them by heart learns little of what they agree on.
-Teachers that never saw a photograph say what is usual of it (sequence-level distillation: Kim and Rush 2016): each
-learns all but one part of the photographs and describes that part. Of what it finds likely, that is kept which is most
-like what people wrote: what the photograph itself bears out.
+Teachers that never saw a photograph say what is usual of it: each learns all but one part of the photographs and
+describes that part. Or several that have learnt all of them, each in its own way, describe them together: what they
+agree on is no longer what one of them knows by heart. Of what they find likely, that is kept which is most like what
+people wrote: what the photograph itself bears out.
 
 Shapes: V views, R places of the grid, D their features.
 """
@@ -21,6 +22,8 @@ from tqdm import tqdm
 from captioner import data
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, held_back, prepare, read
+from captioner.data.samples import Sample
+from captioner.decoders.together import ensemble
 from captioner.metrics import words
 from captioner.recipe import Recipe
 from captioner.search import Lane, Rules, Search, search
@@ -34,6 +37,31 @@ _VIEWS = 3
 _KEPT = 3
 """Captions of a photograph."""
 _AT_ONCE = 16
+
+
+def described_by(teachers: Sequence[Path], sets: dict[str, Path], out: Path, recipe: Recipe) -> int:
+    """Writes what trained teachers say together of the photographs to learn from; gives how many captions.
+
+    Raises ValueError where nothing is described, or teachers cannot write together (`captioner.decoders.together`).
+    """
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    run = out.with_suffix("")
+    run.mkdir(parents=True, exist_ok=True)
+    members = {str(file): Checkpoint.load(file) for file in teachers}
+    samples, split = _described_samples(sets, recipe)
+    teacher = ensemble(members)
+    corpora = prepare(samples, split, teacher, replace(recipe, counts=0), run)
+    written = _described(teacher, corpora["train"][0], "teachers")
+    out.write_text(json.dumps(written, ensure_ascii=False, indent=0), "utf-8")
+    return sum(map(len, written.values()))
+
+
+def _described_samples(sets: dict[str, Path], recipe: Recipe) -> tuple[list[Sample], list[str]]:
+    samples = [s for s in read(sets, recipe.by)[0] if s.style == "describe"]
+    if not samples:
+        raise ValueError("None of these data sets describes pictures.")
+    return samples, [data.SPLITS[recipe.by](s) for s in samples]
 
 
 def distil(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str, parts: int = 3) -> int:
@@ -50,10 +78,7 @@ def distil(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str, 
         torch.set_num_threads(recipe.threads)
     run = out.with_suffix("")
     run.mkdir(parents=True, exist_ok=True)
-    samples = [s for s in read(sets, recipe.by)[0] if s.style == "describe"]
-    if not samples:
-        raise ValueError("None of these data sets describes pictures.")
-    split = [data.SPLITS[recipe.by](s) for s in samples]
+    samples, split = _described_samples(sets, recipe)
     eyes = Checkpoint.load(Path(recipe.start)) if recipe.start else None
     recipe = replace(recipe, start="", features=eyes.reduction.basis.shape[1] if eyes else recipe.features)
     base = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, decoder_name, out.stem, eyes)

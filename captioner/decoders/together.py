@@ -5,14 +5,27 @@ What one of them misreads, another that learnt otherwise may not.
 Shapes: B pictures, R places of the grid, D their features, N captions, T tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captioner.checkpoint import Checkpoint
 from captioner.decoders.base import Decoder, Run
+
+
+def ensemble(members: Mapping[str, Checkpoint]) -> Checkpoint:
+    """The first checkpoint, written by all of them. Raises ValueError, by their names, where they cannot."""
+    (name, first), *others = members.items()
+    for other, member in members.items():
+        if member.mixture:
+            raise ValueError(f"{other} has counts, and writes with no other.")
+        if (member.tokenizer.to_json(), member.encoder) != (first.tokenizer.to_json(), first.encoder):
+            raise ValueError(f"{name} and {other} cannot write together: their vocabularies or encoders differ.")
+    return replace(first, decoder=Together([member.decoder for member in members.values()])) if others else first
 
 
 class Together(Decoder):

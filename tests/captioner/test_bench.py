@@ -91,7 +91,7 @@ def test_systems_write_together_where_they_can(
     assert row["kilobytes"] == pytest.approx(first["kilobytes"] + second["kilobytes"])
     assert row["bits_per_char"] < max(first["bits_per_char"], second["bits_per_char"])
     bench({"flickr8k": photographs}, [alone, further, "ensemble"], 0.01, tmp_path, ONE)
-    assert "quipbot has counts" in json.loads(table_of.read_text())[2]["error"]
+    assert "show_attend_and_tell and quipbot cannot write" in json.loads(table_of.read_text())[2]["error"]
 
 
 def test_a_changed_recipe_is_another_row_and_its_note_says_so(

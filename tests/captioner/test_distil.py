@@ -99,3 +99,22 @@ def test_one_part_leaves_nothing_to_learn_from(
     out = str(tmp_path / "t.json")
     assert main(["distil", "--data", f"flickr8k={photographs}", "--out", out, "--parts", "1"]) == 2
     assert "parts is 2 or more" in capsys.readouterr().err
+
+
+def test_trained_teachers_describe_together(
+    photographs: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    sets = ["--data", f"flickr8k={photographs}"]
+    teachers = []
+    for decoder in ("show_attend_and_tell", "up_down"):
+        file = tmp_path / f"{decoder}.safetensors"
+        asked = ["--decoder", decoder, "--recipe", "describe", "--out", str(file), *TINY, *SIZES, "writer=0"]
+        assert main(["train", *sets, *asked]) == 0
+        teachers += ["--teacher", str(file)]
+    out = tmp_path / "taught.json"
+    assert main(["distil", *sets, "--out", str(out), *teachers, "photograph_views=2"]) == 0
+    written = json.loads(out.read_text("utf-8"))
+    assert set(written) == {f"{i}.jpg" for i in range(4)}, "those to learn from, and no others"
+    assert all(1 <= len(texts) <= 3 for texts in written.values())
+    assert main(["distil", "--data", f"folder={tmp_path}", "--out", str(out), *teachers]) == 2

@@ -1,0 +1,39 @@
+"""Models that went on from one checkpoint as one: the average of their weights (model soups: Wortsman et al. 2022).
+
+What one of them learnt of memes and another of descriptions is then in one network, which forgets less than one that
+learns both in turn. It works where they are near each other, as after a short training from the same weights.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from captioner.checkpoint import Checkpoint
+
+
+def merged(parts: Sequence[tuple[Checkpoint, float]]) -> Checkpoint:
+    """The first checkpoint with weights of decoder and gate that are of each part as large a share as is said.
+
+    A first one with a share of 0 lends everything else. Raises ValueError where the shares do not sum to 1, or for
+    decoders of other kinds, sizes or vocabularies than the first's.
+    """
+    first = parts[0][0]
+    if abs(sum(share for _, share in parts) - 1) > 1e-6:
+        raise ValueError("The shares of the models have to sum to 1.")
+    for checkpoint, _ in parts:
+        if _kind(checkpoint) != _kind(first):
+            raise ValueError(f"{checkpoint.name} and {first.name} are not of a kind: only like models can be averaged.")
+    first.decoder.load_state_dict(_average([(c.decoder.state_dict(), share) for c, share in parts]))
+    first.gate.load_state_dict(_average([(c.gate.state_dict(), share) for c, share in parts]))
+    shares = [{"name": c.name, "share": share, "facts": c.facts} for c, share in parts]
+    first.facts = {"data": first.facts.get("data"), "merged": shares}
+    return first
+
+
+def _kind(checkpoint: Checkpoint) -> tuple[object, ...]:
+    return checkpoint.decoder_name, checkpoint.decoder.config, checkpoint.tokenizer.to_json(), checkpoint.encoder
+
+
+def _average(states: Sequence[tuple[Mapping[str, Tensor], float]]) -> dict[str, Tensor]:
+    return {key: sum((share * state[key] for state, share in states[1:]), states[0][1] * weights)
+            for key, weights in states[0][0].items()}  # fmt: skip

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.__main__ import main
+from captioner.captioner import Captioner
+from captioner.checkpoint import Checkpoint
+from captioner.merge import merged
+from captioner.residual import Residual
+
+
+def moved(model: Path, file: Path, by: float) -> Path:
+    """The model with every weight of its decoder and gate moved."""
+    checkpoint = Checkpoint.load(model)
+    checkpoint.name = file.stem
+    with torch.no_grad():
+        for parameter in (*checkpoint.decoder.parameters(), *checkpoint.gate.parameters()):
+            parameter += by
+    checkpoint.save(file)
+    return file
+
+
+def test_a_merged_model_has_the_average_weights_and_all_else_of_the_first(tiny_model: Path, tmp_path: Path) -> None:
+    before = Checkpoint.load(tiny_model)
+    before.residual = Residual.fit([[7, 8]] * 90, [[9, 10]] * 90, torch.arange(len(before.tokenizer)))
+    before.save(tmp_path / "base.safetensors")
+    files = [moved(tiny_model, tmp_path / f"{by}.safetensors", by) for by in (-1.0, 1.0)]
+    out = tmp_path / "both.safetensors"
+    shares = [f"{tmp_path / 'base.safetensors'}=0", f"{files[0]}=0.25", f"{files[1]}=0.75"]
+    assert main(["merge", *shares, "--out", str(out)]) == 0
+    made = Checkpoint.load(out)
+    for part in ("decoder", "gate"):
+        for old, new in zip(getattr(before, part).parameters(), getattr(made, part).parameters(), strict=True):
+            assert torch.allclose(new, old + 0.5, atol=5e-3)
+    assert made.name == "both"
+    assert made.residual is not None
+    assert [(m["name"], m["share"]) for m in made.facts["merged"][1:]] == [("-1.0", 0.25), ("1.0", 0.75)]
+    assert Captioner.load(out, device="cpu").name == "both"
+
+
+def test_what_cannot_be_merged_is_named(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["merge", f"{tiny_model}=0.5", f"{tiny_model}=0.6", "--out", str(tmp_path / "no.safetensors")]) == 2
+    assert "sum to 1" in capsys.readouterr().err
+    first, other = Checkpoint.load(tiny_model), Checkpoint.load(tiny_model)
+    other.name, other.encoder = "other", "resnet18"
+    with pytest.raises(ValueError, match=r"other and .* are not of a kind"):
+        merged([(first, 0.5), (other, 0.5)])
+    assert not (tmp_path / "no.safetensors").exists()
