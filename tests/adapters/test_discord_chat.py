@@ -152,7 +152,7 @@ async def test_mentions(bot: Bot, discord: Discord, channel: Channel) -> None:
     assert is_meme(meme)
     assert meme.reference
     assert str(meme.reference["message_id"]) == asked.id
-    assert bot.service._posted.of((await known(bot, meme)).id) == "please"
+    assert bot.service._posted.by("discord", "1") == ["please"]
     await discord.post(channel, "1", "<@!100>", reply_to=meme)
     await discord.until(lambda: len(discord.memes(channel)) == 2)
     await discord.post(channel, "1", "<@100> and this", [picture(2)])
@@ -167,7 +167,7 @@ async def test_mentions(bot: Bot, discord: Discord, channel: Channel) -> None:
     await discord.post(channel, "1", "<@100>", reply_to=original)
     await discord.until(lambda: len(discord.memes(channel)) == 4)
     last = await known(bot, discord.memes(channel)[-1])
-    assert bot.service._posted.of(last.id) == "my dog", "what was written with the picture, where nothing else was"
+    assert bot.service._posted.of(last.id, last.created) == "my dog", "what was written with the picture, where nothing else was"
 
 
 async def test_passive(discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner) -> None:
