@@ -167,7 +167,8 @@ async def test_mentions(bot: Bot, discord: Discord, channel: Channel) -> None:
     await discord.post(channel, "1", "<@100>", reply_to=original)
     await discord.until(lambda: len(discord.memes(channel)) == 4)
     last = await known(bot, discord.memes(channel)[-1])
-    assert bot.service._posted.of(last.id, last.created) == "my dog", "what was written with the picture, where nothing else was"
+    said = bot.service._posted.of(last.id, last.created)
+    assert said == "my dog", "what was written with the picture, where nothing else was"
 
 
 async def test_passive(discord: Discord, channel: Channel, tmp_path: Path, captioner: Captioner) -> None:
