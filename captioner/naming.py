@@ -19,8 +19,6 @@ picture that is surely strange one more: there, the network itself would say som
 _RARE, _USUAL = 0.5, -8.0
 """And a share of how much rarer it is in people's memes than *dog*, whose log-probability this is; twice as much where
 the picture is strange: the network would rather call a lion a dog."""
-_POSTED = 2.0
-"""And to that of a word that was posted: what is on a photograph is likely by itself, what somebody wrote is not."""
 _UNNAMED = -6.0
 """Added to the logit of the end as long as none of these words was written."""
 _MISTAKEN = -4.0
@@ -80,9 +78,7 @@ class Naming:
             usual = self._usual(word)
             rarity = max(0.0, _USUAL - sum(usual))
             bonus = _NAMED + _RARE * rarity
-            if word in posted:
-                bonus += _POSTED
-            else:
+            if word not in posted:
                 bonus += math.log(chances[word]) + strange * (1 + _RARE * rarity)
             for at, piece in enumerate(word):
                 # A beginning is wanted as far as it is usual that the word goes on from there.
