@@ -78,7 +78,7 @@ class Naming:
             usual = self._usual(word)
             rarity = max(0.0, _USUAL - sum(usual))
             bonus = _NAMED + _RARE * rarity
-            if word not in posted:
+            if not posted:
                 bonus += math.log(chances[word]) + strange * (1 + _RARE * rarity)
             for at, piece in enumerate(word):
                 # A beginning is wanted as far as it is usual that the word goes on from there.

@@ -62,7 +62,8 @@ class Sight:
 
         `context` was posted with it; `objects` gives what `classified` does, and is asked of photographs only.
         """
-        posted = self._posted(context)
+        refused = partial(block.shipped().blocks, style="meme", level=level)
+        posted = [form for word in posted_words(context) if not refused([word]) for form in self._forms(word)]
         template = self.templates.recognise(grid)[0] if self.templates else None
         if template and self.templates:
             return Seen(template, self.templates.is_mirrored(template[0], grid[0]), posted)
@@ -71,7 +72,6 @@ class Sight:
         sure = {word: chance for word, chance in found.items() if strange * chance > _SURELY and not described([word])}
         if style != "meme":
             return Seen(None, False, posted, names=names(sure))
-        refused = partial(block.shipped().blocks, style="meme", level=level)
         chances = self.naming.chances({word: c for word, c in found.items() if c < _SURE or not refused([word])}, _SURE)
         unlike = [word for word, chance in taught.items() if chance >= _SURE > found.get(word, 0.0)]
         mistaken = {form for word in unlike for form in self.naming.forms(word)}.difference(chances, posted)
@@ -100,10 +100,9 @@ class Sight:
         found: Tensor | None = self.objects(halfway[place]) if self.objects else None
         return found
 
-    def _posted(self, context: str) -> list[Word]:
-        """The words that were posted with a picture, as far as they say something."""
-        telling = posted_words(context)
-        return [form for word in telling for form in self.naming.forms(word) or self.naming.forms(singular(word))]
+    def _forms(self, word: str) -> list[Word]:
+        """A word as it was written and its plural, or else its singular."""
+        return self.naming.forms(word) or self.naming.forms(singular(word))
 
 
 def _unsure(found: Mapping[str, float]) -> str:

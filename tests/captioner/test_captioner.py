@@ -281,7 +281,19 @@ def test_of_words_posted_with_a_picture_those_count_that_say_something(
 ) -> None:
     forms = [form for word in telling for form in captioner.naming.forms(word)]
     assert bool(forms) == bool(telling)
-    assert captioner.sight._posted(context) == forms
+    seen = captioner.sight.see(torch.zeros(1, 4, 16), "meme", context, "normal", lambda: None)
+    assert list(seen.posted) == forms
+
+
+def test_words_that_may_not_be_said_are_not_taken_up(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all that is written would be refused."""
+    job = picture(captioner, 1), Wish(n=3, seed=1, context="my brain and the shirt")
+    monkeypatch.setattr(block, "shipped", lambda: BlockList("[slur]\nbrain\n"))
+    made = captioner.caption([job])[0]
+    assert len(made.captions) == 3
+    assert not any("brain" in box.split() for c in made.captions for box in c.boxes)
+    plain = picture(captioner, 1), Wish(n=3, seed=1, context="the shirt")
+    assert made == captioner.caption([plain])[0]
 
 
 @pytest.mark.parametrize(
