@@ -12,7 +12,7 @@ from captioner.checkpoint import Checkpoint
 from captioner.naming import Naming, Word
 from captioner.proofreader import Proofreader
 from captioner.search import Search, over_length
-from captioner.seeing import Seen
+from captioner.seeing import APES, Seen
 from captioner.taste import Taste
 
 STEPS = 28
@@ -30,6 +30,8 @@ _UNCLOSED = 5.0
 """And for a quotation that never ends or never began; of people's boxes with quotes, seven in a hundred have one."""
 _MADE_UP = 10.0
 """And for every word that nobody wrote: its pieces never stood together in the training memes."""
+_APES = 30.0
+"""And on a photograph for every word for an ape: it may be meant for somebody."""
 _PROOFREAD = 8
 """Captions that a proofreader reads, the best of those to choose from: 97 times in a hundred, what it makes the best of
 31 is among them."""
@@ -148,7 +150,8 @@ class Ranker:
         made_up = 0
         if self.mixture:
             made_up = sum(not self.mixture.ngrams.knows(run) for run in self._spelled(ids))
-        worst = _STUTTER * stutter + _AGAIN * again + _BROKEN_OFF * broken_off
+        apes = 0 if seen.template else sum(word in APES for word in _WORD.findall(text))
+        worst = _APES * apes + _STUTTER * stutter + _AGAIN * again + _BROKEN_OFF * broken_off
         return worst + _UNCLOSED * unclosed + _MADE_UP * made_up
 
     def _spelled(self, ids: Sequence[int]) -> Iterator[list[int]]:

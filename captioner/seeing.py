@@ -27,6 +27,14 @@ _UNFAMILIAR, _MAYBE = 0.7, 0.2
 was true. Said is then what is there with this chance, which was true of five of seven."""
 
 
+APES = frozenset(
+    {"ape", "baboon", "chimp", "gorilla", "monkey", "orangutan"}
+    | {"apes", "baboons", "chimps", "gorillas", "monkeys", "orangutans"}
+)
+"""Networks take people for them, and descriptions of children on monkey bars have the word; nobody is to be called so.
+No search is led to these, and on what is no template a meme with one ranks last."""
+
+
 class Seen(NamedTuple):
     """What is known of a picture before a word is written: words that were posted with it, and how likely others name
     what is there.
@@ -72,7 +80,8 @@ class Sight:
         sure = {word: chance for word, chance in found.items() if strange * chance > _SURELY and not described([word])}
         if style != "meme":
             return Seen(None, False, posted, names=names(sure))
-        chances = self.naming.chances({word: c for word, c in found.items() if c < _SURE or not refused([word])}, _SURE)
+        sayable = {word: c for word, c in found.items() if c < _SURE or not (word in APES or refused([word]))}
+        chances = self.naming.chances(sayable, _SURE)
         unlike = [word for word, chance in taught.items() if chance >= _SURE > found.get(word, 0.0)]
         mistaken = {form for word in unlike for form in self.naming.forms(word)}.difference(chances, posted)
         unsure = ""

@@ -16,6 +16,8 @@ from captioner.checkpoint import Checkpoint
 from captioner.encoders import build
 from captioner.images import Picture, to_jpeg
 from captioner.objects import Objects, Shown, animals, classes, named, names, together, usual, vocabulary
+from captioner.ranking import Caption
+from captioner.seeing import Seen
 from tests.pictures import clock
 
 chances = st.floats(0.0, 1.0)
@@ -151,6 +153,22 @@ def test_alt_text_of_what_is_surely_strange_says_nothing_false(
     meme, described = shipped.decode(torch.zeros(2, 49, 384), wishes, [1, 2], None, lambda _: seen)
     assert meme.description == told
     assert len(described.description.split()) > 3
+
+
+def test_nobody_on_a_photograph_is_called_an_ape(shipped: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptions of children on monkey bars taught the word."""
+    assert shipped.sight.keywords
+    said = torch.full((1, len(shipped.sight.keywords.words)), 0.01)
+    said[0, [shipped.sight.keywords.words.index(word) for word in ("monkey", "dog")]] = 0.9
+    monkeypatch.setattr(type(shipped.sight.keywords), "forward", lambda *_: said)
+    seen = shipped.sight.see(torch.zeros(1, 49, 384), "meme", "", "normal", lambda: None)
+    assert shipped.naming.spelled("dog") in seen.chances
+    assert shipped.naming.spelled("monkey") not in seen.chances
+    captions = [Caption((text,), -1.0, None, -1.0) for text in ("a monkey here", "dog the dog dog dog my")]
+    ape, worse = (c.score for c in shipped.ranker.judged(captions, seen, ""))
+    assert ape < worse
+    on_template = shipped.ranker.judged(captions, Seen(("monkey-puppet", 1.0), False), "")
+    assert on_template[0].score > ape + 20
 
 
 def test_what_a_level_refuses_is_not_wanted(shipped: Captioner) -> None:
