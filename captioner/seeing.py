@@ -71,10 +71,11 @@ class Sight:
         `context` was posted with it; `objects` gives what `classified` does, and is asked of photographs only.
         """
         refused = partial(block.shipped().blocks, style="meme", level=level)
-        posted = [form for word in posted_words(context) if not refused([word]) for form in self._forms(word)]
+        said = [word for word in posted_words(context) if not refused([word])]
         template = self.templates.recognise(grid)[0] if self.templates else None
         if template and self.templates:
-            return Seen(template, self.templates.is_mirrored(template[0], grid[0]), posted)
+            return Seen(template, self.templates.is_mirrored(template[0], grid[0]), self._forms(said))
+        posted = self._forms([word for word in said if singular(word) not in APES])
         taught, found, strange = self.words(grid, objects())
         described = partial(block.shipped().blocks, style="describe", level=level)
         sure = {word: chance for word, chance in found.items() if strange * chance > _SURELY and not described([word])}
@@ -109,9 +110,9 @@ class Sight:
         found: Tensor | None = self.objects(halfway[place]) if self.objects else None
         return found
 
-    def _forms(self, word: str) -> list[Word]:
-        """A word as it was written and its plural, or else its singular."""
-        return self.naming.forms(word) or self.naming.forms(singular(word))
+    def _forms(self, words: Sequence[str]) -> list[Word]:
+        """Words as they were written and their plurals, or else their singulars."""
+        return [form for word in words for form in self.naming.forms(word) or self.naming.forms(singular(word))]
 
 
 def _unsure(found: Mapping[str, float]) -> str:

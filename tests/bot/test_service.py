@@ -46,6 +46,20 @@ def service(engine: Engine, store: Store, health: Health) -> Service:
     return Service(engine, store, health, Reply(explore=0.0))
 
 
+@pytest.fixture
+def wishes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Wish]:
+    """What the engine is asked for from now on."""
+    asked: list[Wish] = []
+    make = engine.make
+
+    async def noted(fetch: Fetch, wish: Wish) -> Made:
+        asked.append(wish)
+        return await make(fetch, wish)
+
+    monkeypatch.setattr(engine, "make", noted)
+    return asked
+
+
 async def answer(service: Service, event: ImagePosted) -> MemeReply:
     reply = await service.post(event)
     assert reply is not None
@@ -123,20 +137,12 @@ async def test_own_text(service: Service, posted: Posted) -> None:
 
 
 async def test_a_description_is_the_best_one_and_another_one_another(
-    service: Service, engine: Engine, posted: Posted, monkeypatch: pytest.MonkeyPatch
+    service: Service, posted: Posted, wishes: list[Wish]
 ) -> None:
-    asked: list[Wish] = []
-    make = engine.make
-
-    async def noted(fetch: Fetch, wish: Wish) -> Made:
-        asked.append(wish)
-        return await make(fetch, wish)
-
-    monkeypatch.setattr(engine, "make", noted)
     first = await answer(service, posted(style="describe"))
     assert first.alt.startswith(first.boxes[0])  # what is written on the picture is what it is told by
     await service.redo(first.id, "u", seed=5)
-    assert [(wish.style, wish.again) for wish in asked] == [("describe", False), ("describe", True)]
+    assert [(wish.style, wish.again) for wish in wishes] == [("describe", False), ("describe", True)]
 
 
 async def test_words_go_where_the_template_has_them(
@@ -393,21 +399,13 @@ async def test_who_opted_out_is_not_memed_by_others(service: Service, store: Sto
 
 
 async def test_other_memes_of_a_picture_take_up_the_words_that_came_with_it(
-    service: Service, engine: Engine, store: Store, posted: Posted, monkeypatch: pytest.MonkeyPatch
+    service: Service, store: Store, posted: Posted, wishes: list[Wish]
 ) -> None:
     """As long as nobody forgot them, and never on the disk."""
-    asked: list[str] = []
-    make = engine.make
-
-    async def noted(fetch: Fetch, wish: Wish) -> Made:
-        asked.append(wish.context)
-        return await make(fetch, wish)
-
-    monkeypatch.setattr(engine, "make", noted)
     first = await answer(service, posted(text="our zebra", user="asker", author="author"))
     own = await service.own_text(first.id, "v", ["top", "bottom"])
     other = await service.redo(own.id, "w")
-    assert asked == ["our zebra"] * 3
+    assert [wish.context for wish in wishes] == ["our zebra"] * 3
     for file in store.path.parent.rglob("*"):
         assert not file.is_file() or b"zebra" not in file.read_bytes()
     assert json.loads(await service.export("test", "asker"))["words_posted_lately"] == ["our zebra"]
@@ -416,7 +414,7 @@ async def test_other_memes_of_a_picture_take_up_the_words_that_came_with_it(
     plain = await answer(service, posted(seed=2))
     await service.redo(other.id, "x")
     await service.redo(plain.id, "v")
-    assert asked[3:] == ["", "our zebra", ""]
+    assert [wish.context for wish in wishes[3:]] == ["", "our zebra", ""]
 
 
 @pytest.mark.parametrize("who", ["asker", "author"])

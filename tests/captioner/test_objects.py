@@ -164,6 +164,8 @@ def test_nobody_on_a_photograph_is_called_an_ape(shipped: Captioner, monkeypatch
     seen = shipped.sight.see(torch.zeros(1, 49, 384), "meme", "", "normal", lambda: None)
     assert shipped.naming.spelled("dog") in seen.chances
     assert shipped.naming.spelled("monkey") not in seen.chances
+    posted = shipped.sight.see(torch.zeros(1, 49, 384), "meme", "my monkeys and a dog", "normal", lambda: None).posted
+    assert list(posted) == shipped.naming.forms("dog"), "nor because somebody wrote it beside the photograph"
     captions = [Caption((text,), -1.0, None, -1.0) for text in ("a monkey here", "dog the dog dog dog my")]
     ape, worse = (c.score for c in shipped.ranker.judged(captions, seen, ""))
     assert ape < worse
