@@ -30,7 +30,7 @@ from captioner.data.samples import Sample, fingerprint
 from captioner.decoders.together import ensemble
 from captioner.encoders import DEFAULT, Reduction, build
 from captioner.features import fit_reduction
-from captioner.recipe import Recipe, filled
+from captioner.recipe import Recipe, filled, portable
 from captioner.search import Lane, Rules, Search, search
 from captioner.train import introduce, learnt_tokenizer, new_decoder
 from captioner.trainer import Trainer, likelihood, total
@@ -42,8 +42,8 @@ _COMMON: dict[str, Any] = {
 }  # fmt: skip
 _BEAM = Search("beam", width=3, steps=30, max_boxes=1, early=True)
 _DRAWN = Search("sample", width=4, steps=30, max_boxes=1, temperature=1.0)
-_TAKEN = {"encoder", "features", "minutes", "seed", "device", "start"}
-"""What a bench is asked for otherwise, or all its systems share."""
+_TAKEN = {"encoder", "features", "minutes", "seed", "device", "start"} | {"by", "tune", "told", "own", "compact"}
+"""What a bench is asked for otherwise, or all its systems share, or none of them gets."""
 _JOBS = 320
 """Memes that are drawn for the figures about variety."""
 _BATCH = 16
@@ -139,6 +139,10 @@ class Job:
         """What a row is of, beside its system."""
         return {"minutes": self.minutes, "seed": self.seed, "one_encoder": self.encoder, "recipe": dict(self.recipe)}
 
+    def changes(self) -> list[str]:
+        """Those to the recipe as a row's note tells them, files by their names alone."""
+        return [f"{key}={Path(value).name}" for key, value in self.recipe]
+
 
 def bench(sets: dict[str, Path], systems: Sequence[str], minutes: float, out: Path, changes: dict[str, Any]) -> None:
     """Runs the systems on one data set after another; `out/NAME` gets `table.md`, `table.json` and `curves.png`.
@@ -151,7 +155,7 @@ def bench(sets: dict[str, Path], systems: Sequence[str], minutes: float, out: Pa
     asked = changes.get("recipe", ())
     filled(Recipe(), asked)
     if taken := sorted({key for key, _ in asked} & _TAKEN):
-        raise ValueError(f"{', '.join(taken)} cannot be changed by a recipe here: the bench has options of its own.")
+        raise ValueError(f"{', '.join(taken)} cannot be changed by a recipe here: the bench decides it.")
     torch.set_num_threads(1)
     for name, folder in sets.items():
         _bench(Job(name, folder, out / name, minutes, **changes), systems)
@@ -249,7 +253,7 @@ def _trained(material: Material, name: str) -> Row:
     encoder, note = material.encoder(system.encoder)
     asked = {"encoder": encoder, "minutes": job.minutes, "seed": job.seed, "device": job.device}
     recipe = filled(replace(Recipe(), **(_COMMON | system.recipe | asked)), job.recipe)
-    note = ", ".join(filter(None, [note, *map("=".join, job.recipe)]))
+    note = ", ".join(filter(None, [note, *job.changes()]))
     run = job.folder / f"{name}-{_digest(recipe)}"
     run.mkdir(exist_ok=True)
     checkpoint = material.checkpoint(name, system.decoder, recipe)
@@ -260,7 +264,7 @@ def _trained(material: Material, name: str) -> Row:
     progress = trainer.progress
     checkpoint.facts = {
         "data": {job.name: len(material.samples)},
-        "recipe": asdict(recipe),
+        "recipe": portable(recipe),
         "figures": min(log, key=total),
     }
     checkpoint.save(job.folder / f"{name}.safetensors")
@@ -289,7 +293,7 @@ def _together(material: Material, names: Sequence[str]) -> Row:
     recipe = filled(recipe, job.recipe)
     [held] = [c for c in material.corpora(together, recipe)["dev"] if c.samples]
     parameters = sum(p.numel() for p in together.decoder.parameters())
-    note = ", ".join([*members, *map("=".join, job.recipe)])
+    note = ", ".join([*members, *job.changes()])
     row = {"encoder": together.encoder, "note": note, "curve": [], "parameters": parameters}
     return row | measured(together, held, material.seen, job.seed)
 

@@ -60,7 +60,8 @@ def prepare(
 ) -> dict[str, list[Corpus]]:
     """The corpora by split, features computed or read from the run's folder.
 
-    The checkpoint learns here which styles it will know, whether votes were trained with, and the counts.
+    The checkpoint learns here which styles it will know, whether votes were trained with, and the counts. Raises
+    ValueError where the recipe names teachers' captions that cannot be read or speak of no picture described here.
     """
     grids = _grids(samples, checkpoint, recipe, run)
     had = checkpoint.styles if recipe.start else ()
@@ -83,6 +84,8 @@ def prepare(
         if {"meme", "describe"} <= made.keys():
             made["pair"] = paired(made["meme"], made["describe"].samples, grids["describe"], recipe)
         corpora[part] = list(made.values())
+    if recipe.taught:
+        corpora["train"].append(taught(Path(recipe.taught), corpora["train"], checkpoint.tokenizer))
     return corpora
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from captioner.encoders import DEFAULT
@@ -124,6 +125,11 @@ def filled(recipe: Any, changes: Iterable[tuple[str, str]]) -> Any:
         except ValueError:
             raise ValueError(f"{key} takes a number, not {value!r}.") from None
     return dataclasses.replace(recipe, **values)
+
+
+def portable(recipe: Recipe) -> dict[str, Any]:
+    """Its settings as a checkpoint keeps them: files by their names alone, since the checkpoint travels."""
+    return dataclasses.asdict(recipe) | {key: Path(getattr(recipe, key)).name for key in ("start", "vectors", "taught")}
 
 
 def rate(recipe: Recipe, step: int, done: float | None = None) -> float:

@@ -19,7 +19,7 @@ from captioner import data, devices, kinds, vectors
 from captioner.aptness import Aptness
 from captioner.captioner import CANDIDATES, lengths
 from captioner.checkpoint import Checkpoint
-from captioner.corpora import Corpus, prepare, read, taught, taught_samples
+from captioner.corpora import Corpus, prepare, read, taught_samples
 from captioner.data.pairs import words
 from captioner.data.samples import Sample
 from captioner.decoders import DECODERS, AttentionGRU, Decoder, settings
@@ -28,7 +28,7 @@ from captioner.features import fit_reduction
 from captioner.gate import Writer
 from captioner.keywords import Keywords
 from captioner.objects import usual, vocabulary
-from captioner.recipe import Recipe
+from captioner.recipe import Recipe, portable
 from captioner.residual import Residual
 from captioner.reward import Reward, comparable
 from captioner.shortlist import shortlist, widened
@@ -68,16 +68,13 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
             checkpoint, learns, checks, recipe, run, taught_samples(Path(recipe.taught), known) if recipe.taught else ()
         )
     corpora = prepare(samples, split, checkpoint, recipe, run)
-    if recipe.taught:
-        corpora["train"].append(taught(Path(recipe.taught), corpora["train"], checkpoint.tokenizer))
     introduce(checkpoint, corpora["train"], recipe)
     history = Trainer(checkpoint, recipe, run).fit(corpora["train"], corpora["dev"])
     equip(checkpoint, corpora["train"], recipe)
     checkpoint.facts = {
         "data": {name: sum(1 for s in samples if folder in s.picture.parents) for name, folder in sets.items()},
         "dropped": {name: dict(counts) for name, counts in dropped.items()},
-        # Without folders: the file travels.
-        "recipe": asdict(recipe) | {key: Path(getattr(recipe, key)).name for key in ("start", "vectors", "taught")},
+        "recipe": portable(recipe),
         "started_from": checkpoint.facts,
         "figures": min(history, key=total),
     }

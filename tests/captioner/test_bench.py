@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -11,7 +12,8 @@ from captioner import bench as benching
 from captioner.bench import FIRST, SYSTEMS, TITLES, Job, Material, bench
 from captioner.bench_report import table
 from captioner.captioner import Captioner, Wish
-from captioner.corpora import read
+from captioner.checkpoint import Checkpoint
+from captioner.corpora import Corpus, read
 from captioner.data.samples import Sample
 from captioner.encoders import DEFAULT
 from captioner.recipe import Recipe
@@ -116,7 +118,33 @@ def test_a_changed_recipe_is_another_row_and_its_note_says_so(
     assert not tried
 
 
-@pytest.mark.parametrize("change", [("dropuot", "0.1"), ("features", "8"), ("minutes", "1")])
+def test_systems_learn_from_teachers_captions_too(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slow in ("meteor_1_0", "meteor_1_5"):
+        monkeypatch.setattr(benching.outside_metrics, slow, lambda *_: None)
+    learnt: list[dict[str, int]] = []
+
+    class Watched(benching.Trainer):
+        def fit(self, train: Sequence[Corpus], dev: Sequence[Corpus]) -> list[dict[str, float]]:
+            learnt.append({c.name: len(c.samples) for c in train})
+            return super().fit(train, dev)
+
+    monkeypatch.setattr(benching, "Trainer", Watched)
+    file = tmp_path / "taught.json"
+    for of, error in (("0.jpg", None), ("4.jpg", "speaks of none of the pictures")):  # the latter is held out
+        file.write_text(json.dumps({of: ["a dog sleeps", "a wet dog"]}))
+        told = ONE | {"recipe": (("taught", str(file)), ("taught_share", "0.4"))}
+        bench({"flickr8k": photographs}, ["up_down"], 0.01, tmp_path / of, told)
+        [row] = json.loads((tmp_path / of / "flickr8k" / "table.json").read_text())
+        assert row["error"] is None if error is None else error in row["error"]
+    assert learnt == [{"describe": 20, "taught": 2}]
+    served = Checkpoint.load(tmp_path / "0.jpg" / "flickr8k" / "up_down.safetensors")
+    assert served.facts["recipe"]["taught"] == "taught.json"
+    assert "taught=taught.json" in (tmp_path / "0.jpg" / "flickr8k" / "table.json").read_text()
+
+
+@pytest.mark.parametrize("change", [("dropuot", "0.1"), ("features", "8"), ("minutes", "1"), ("told", "4")])
 def test_a_recipe_that_cannot_be_changed_so_costs_no_row(
     photographs: Path, tmp_path: Path, change: tuple[str, str]
 ) -> None:
