@@ -56,6 +56,8 @@ _BOXES, _PANEL = 2, 6
 """Boxes of a meme at most where no template has more, and further ids for each box more."""
 _BEAM = 3
 """Beams of a description that is asked for as such; wider ones write shorter and no better ones."""
+_LENGTH = 1.0
+"""The power of the length that log-probabilities are ranked over: with 0.7 descriptions are a little too short."""
 _PARTS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 _PART = 0.84
 """Where the parts lie that a description at length looks at beside the whole, and how much of a side each keeps."""
@@ -398,14 +400,14 @@ def _how(wish: Wish, seen: Seen) -> Search:
     """The search that fulfils a wish."""
     if wish.style == "describe":
         width = max(_BEAM, wish.n) + _SPARE * (wish.search == "sample")
-        return Search(wish.search, width=width, steps=24, max_boxes=1)
+        return Search(wish.search, width=width, steps=24, length_power=_LENGTH, max_boxes=1)
     is_ranked = wish.search == "sample" and not wish.explore
     choice = _TASTED if is_ranked and (wish.taste or seen.posted) else 0
     enough = max(CANDIDATES[not (seen.template and is_ranked)], wish.n, choice)
     name = seen.template[0] if seen.template else None
     steps, temperature = lengths(name).stop - 1, _TEMPERATURES[not seen.template]
     width, boxes, least = enough + _SPARE, _most_boxes(name), lengths(name).start - 1
-    return Search(wish.search, width, steps, temperature, 1.0, boxes, enough, least=least)
+    return Search(wish.search, width, steps, temperature, _LENGTH, boxes, enough, least=least)
 
 
 def lengths(template: str | None) -> range:
