@@ -22,8 +22,14 @@ _ALSO_L = str.maketrans("1!|", "lll")
 _CONFUSABLE = str.maketrans(
     "аеорсухіѕјԁɡɑıνԛкмтвαειοκρτυɴʀᴇᴀʙᴄᴅғɢʜɪᴊᴋʟᴍᴏᴘᴛᴜᴠᴡʏᴢ🅱🅰🅾", "aeopcyxisjdgaivqkmtbaeiokptunreabcdfghijklmoptuvwyzbao"
 )
+_NUMBERED = re.compile(r"[a-z]\d+")
+"""Buses, rooms and cars are called so."""
+_BLANKS = {"\u115f", "\u1160", "\u2800", "\u3164"}
+"""Letters and signs that nobody sees."""
 _LEETED = re.compile(r"[\w'*/-]*[0-9@$!|€£+¢][\w'@$!|€£+¢*/-]*")
-_SPACED = re.compile(r"\b(?:\w[\s._*-]+){2,}\w\b")
+_SPACED = re.compile(r"\b(?:\w[\W_]+){2,}\w\b")
+_SPACED_LEET = re.compile(r"(?<!\S)(?:[\w@$!€£¢]\s+){2,}[\w@$!€£¢](?!\S)")
+_STRETCHED = re.compile(r"(.)\1\1")
 _DISGUISED = re.compile(r"[0-9@$!|€£+¢]|(.)\1\1|\w[.*_-]\w")
 _RUNS = re.compile(r"(.)\1{2,}")
 _CENSORED = re.compile(r"(?<!\w)(?=[^\W\d_]*[*#])(?:[^\W\d_]|[*#]){3,}(?!\w)")
@@ -79,6 +85,8 @@ class BlockList:
         for variant in _variants(text):
             if refused.search(variant):
                 return next(s.reason for s in self._counting(style, level) if self._of(s).search(variant))
+            if _STRETCHED.search(variant) and (reason := self._stretched(variant, style, level)):
+                return reason
             if level == "off" and self._about_minors(variant):
                 return "minors"
             letters = re.sub(r"[\W_]+", "", variant)
@@ -87,6 +95,13 @@ class BlockList:
         return next(
             filter(None, (self._censored(m.group(), style, level) for m in _CENSORED.finditer(text.lower()))), None
         )
+
+    def _stretched(self, text: str, style: str, level: Level) -> str | None:
+        """The reason of a word with letters that are said on and on, each of which may be a double one."""
+        words = (m.group() for m in self._combined(style, level, stretched=True).finditer(text))
+        if not (found := next(filter(_STRETCHED.search, words), None)):
+            return None
+        return next(s.reason for s in self._counting(style, level) if self._of(s, stretched=True).search(found))
 
     def _about_minors(self, text: str) -> bool:
         """Whether minors and sex share a text; stricter levels block the sexual word by itself."""
@@ -107,18 +122,19 @@ class BlockList:
     def _counting(self, style: str, level: Level) -> Iterable[Section]:
         return (s for s in self._sections if s.counts(style, level))
 
-    def _combined(self, style: str, level: Level) -> re.Pattern[str]:
+    def _combined(self, style: str, level: Level, stretched: bool = False) -> re.Pattern[str]:
         if level not in LEVELS:
             raise ValueError(f"There is no filter level {level}; known are {', '.join(LEVELS)}.")
-        key = (style == "meme", level)
+        key = (style == "meme", level, stretched)
         if key not in self._patterns:
-            self._patterns[key] = pattern(e for s in self._counting(style, level) for e in s.entries)
+            self._patterns[key] = pattern((e for s in self._counting(style, level) for e in s.entries), stretched)
         return self._patterns[key]
 
-    def _of(self, section: Section) -> re.Pattern[str]:
-        if section not in self._patterns:
-            self._patterns[section] = pattern(section.entries)
-        return self._patterns[section]
+    def _of(self, section: Section, stretched: bool = False) -> re.Pattern[str]:
+        key = (section, stretched)
+        if key not in self._patterns:
+            self._patterns[key] = pattern(section.entries, stretched)
+        return self._patterns[key]
 
 
 @lru_cache(maxsize=1)
@@ -141,20 +157,27 @@ def sections(text: str) -> Iterable[Section]:
         yield Section(heading[1], level, bool(heading[3]), tuple(map(_folded, lines[start + 1 : end])))
 
 
-def pattern(entries: Iterable[str]) -> re.Pattern[str]:
-    """Any of the entries as whole words, by a tree of their letters: no word is compared with all of them."""
+def pattern(entries: Iterable[str], stretched: bool = False) -> re.Pattern[str]:
+    """Any of the entries as whole words, by a tree of their letters: no word is compared with all of them.
+
+    With `stretched`, every letter may stand there several times.
+    """
     tree: dict[str, Any] = {}
     for entry in entries:
         node = tree
         for letter in entry:
             node = node.setdefault(letter, {})
         node[""] = {}
-    return re.compile(rf"(?<!\w)(?<!\w')(?:{_branches(tree) or '(?!)'})(?!\w)")
+    return re.compile(rf"(?<!\w)(?<!\w')(?:{_branches(tree, '+' * stretched) or '(?!)'})(?!\w)")
 
 
-def _branches(node: dict[str, Any]) -> str:
+def _branches(node: dict[str, Any], often: str) -> str:
     special = {"*": r"\w*", " ": r"[ _-]+"}
-    ways = [special.get(letter, re.escape(letter)) + _branches(below) for letter, below in node.items() if letter]
+    ways = [
+        special.get(letter, re.escape(letter) + often) + _branches(below, often)
+        for letter, below in node.items()
+        if letter
+    ]
     if not ways:
         return ""
     return f"(?:{'|'.join(ways)})" + ("?" if "" in node else "")
@@ -171,8 +194,9 @@ def _may_be(word: str, entry: str) -> bool:
 def _variants(text: str) -> list[str]:
     plain = text.lower() if text.isascii() else _folded(text)
     joined = _SPACED.sub(lambda m: re.sub(r"[\W_]+", "", m.group()), plain)
-    found = [plain, joined]
-    for variant in filter(_DISGUISED.search, (plain, joined)):
+    spelled = _SPACED_LEET.sub(lambda m: re.sub(r"\s+", "", m.group()), plain)
+    found = [plain, joined, spelled]
+    for variant in filter(_DISGUISED.search, (plain, joined, spelled)):
         leet = _unleet(variant)
         found += [leet, _unleet(variant.translate(_ALSO_L)), _RUNS.sub(r"\1\1", leet), _RUNS.sub(r"\1", leet)]
         found.append(re.sub(r"(?<=\w)[.*_-](?=\w)", "", leet))
@@ -180,11 +204,18 @@ def _variants(text: str) -> list[str]:
 
 
 def _unleet(text: str) -> str:
-    """Digits and signs as the letters they resemble, in words that have a letter."""
-    return _LEETED.sub(lambda m: m.group().translate(_LEET) if re.search(r"[^\W\d]", m.group()) else m.group(), text)
+    """Digits and signs as the letters they resemble, in words that have a letter and are no number with one before."""
+
+    def read(found: re.Match[str]) -> str:
+        word = found.group()
+        is_word = re.search(r"[^\W\d]", word) and not _NUMBERED.fullmatch(word)
+        return word.translate(_LEET) if is_word else word
+
+    return _LEETED.sub(read, text)
 
 
 def _folded(text: str) -> str:
     """Lower case without accents, invisible characters and letters that look like Latin ones."""
     folded = unicodedata.normalize("NFKD", text.lower()).translate(_CONFUSABLE)
-    return "".join(c for c in folded if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+    seen = (c for c in folded if c not in _BLANKS and not unicodedata.combining(c))
+    return "".join(c for c in seen if unicodedata.category(c) != "Cf")

@@ -20,6 +20,13 @@ def words() -> BlockList:
         "w.o.z.z.l.e",
         "w-o-z-z-l-e you",
         "woooozzle",
+        "woozzzzlllle",
+        "w/o/z/z/l/e",
+        "(w)(o)(z)(z)(l)(e)",
+        "w|o|z|z|l|e",
+        "s p l @ t",
+        "w\u3164ozzle",
+        "w\u2800ozzle",
         "wözzle",
         "wo.zzle",
         "a bad thing",
@@ -52,7 +59,8 @@ fire retardant | virginia beach | a pimple | a bomber jacket from bombay | a bat
 slither away | david lynch | a wankel engine | gas the car | cracker assortment | the white power ranger |
 shoot up the leaderboard | he sped up | call 911 | a porsche 911 | maine coon | a chink in the armour |
 spick and span | nip it in the bud | cum laude | a cock a doodle doo | tit for tat | anal retentive | hearing aids |
-homo sapiens | puss in boots | rake and hoe | playing 5*5 | a s*** day | the flame retardant suit
+homo sapiens | puss in boots | rake and hoe | playing 5*5 | a s*** day | the flame retardant suit |
+grab your towel head to the beach | a towel heading for the pool | the n19 bus to n16 | my f46 | platform t17
 """
 
 
