@@ -178,7 +178,7 @@ async def _forget(config: Config, who: str) -> int:
     if not config.store.path.exists():
         raise StartError(f"There is no database {config.store.path}, so nobody can be forgotten there: see store.path.")
     async with Store(config.store.path) as store:
-        gone = await store.forget(platform, user)
+        gone = await store.forget(platform, user, time.time())
     print(gone)
     return 0
 

@@ -126,11 +126,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A meme that stands in a chat as a message, for its adapter to delete."""
+    """A meme that stands in a chat as a message, for its adapter to look at or delete."""
 
     meme: str
     chat: str
     message: str
+    source: str = ""
+    """The message that its picture is of, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -546,7 +548,9 @@ class Store(Protocol):
 
     async def latest(self, platform: str, chat: str, user: str, limit: int) -> list[MemeRecord]: ...
 
-    async def tallies(self, place: Place, since: float) -> dict[str, dict[str, int]]: ...
+    async def tallies(
+        self, place: Place, since: float, among: Collection[str] | None = None
+    ) -> dict[str, dict[str, int]]: ...
 
     async def picture(self, meme: str) -> bytes:
         """The drawn file; raises `Gone` when it is not kept any more."""
@@ -584,7 +588,7 @@ class Store(Protocol):
 
     async def export(self, platform: str, user: str) -> dict[str, Any]: ...
 
-    async def forget(self, platform: str, user: str) -> Forgotten: ...
+    async def forget(self, platform: str, user: str, at: float) -> Forgotten: ...
 
     async def figures(self, up: Collection[str], down: Collection[str], model: str, now: float) -> Figures: ...
 
@@ -699,14 +703,19 @@ class Service(Protocol):
         """The meme stands in its chat as this message; votes may name it so from now on. Its request is answered."""
         ...
 
+    async def check_deletable(self, meme: str, user: str, *, moderator: bool = False) -> None:
+        """Raises `Forbidden` for anybody but a meme's asker, the picture's author and moderators; `NotFound`."""
+        ...
+
     async def delete(self, meme: str, user: str, *, moderator: bool = False) -> None:
-        """Forget a meme, for its asker, the picture's author or a moderator; raises `Forbidden` for anybody else."""
+        """Forget a meme; raises what `check_deletable` raises. Its message goes first: else nobody could ask again."""
         ...
 
     async def deleted(self, platform: str, chat: str, message: str) -> list[Placed]:
-        """A message is gone from its chat: forget the memes made of its picture, requests for them, and the meme it is.
+        """A message is gone from its chat: forget the meme that it was, and requests for memes of its picture.
 
-        The memes that still stand in the chat are returned, for the adapter to delete.
+        Those that stand in the chat are returned, for the adapter to delete, and to tell of in the same way: until then
+        they are remembered, so that a later process can go on with it.
         """
         ...
 
@@ -742,8 +751,10 @@ class Service(Protocol):
 
     async def opted_out(self, platform: str, user: str) -> bool: ...
 
-    async def leaderboard(self, place: Place, *, days: float = 30, limit: int = 10) -> list[Ranked]:
-        """The memes with the best votes, of a chat, or of a server where `place.chat` is empty."""
+    async def leaderboard(
+        self, place: Place, *, among: Collection[str] | None = None, days: float = 30, limit: int = 10
+    ) -> list[Ranked]:
+        """The memes with the best votes, of a chat, or of a server where `place.chat` is empty: of chats `among`."""
         ...
 
     async def stats(self) -> Stats: ...

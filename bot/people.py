@@ -1,11 +1,16 @@
 """What is remembered of one person: to hand out, to forget, and the wish not to be memed."""
 
+import hashlib
+import hmac
 import json
 from typing import Any
 
 from sqlite_utils import Database
 
 from bot.events import Forgotten
+
+REMEMBERED = 30 * 86_400
+"""Seconds; platforms are asked for votes of the last days only."""
 
 
 def opt_out(db: Database, platform: str, user: str, out: bool, at: float) -> None:
@@ -47,15 +52,36 @@ def export(db: Database, platform: str, user: str) -> dict[str, Any]:
     }
 
 
-def forget(db: Database, platform: str, user: str) -> Forgotten:
-    """Within the caller's transaction. The wish not to be memed stays: without it the pictures would be taken again."""
+def forget(db: Database, platform: str, user: str, at: float) -> Forgotten:
+    """Within the caller's transaction. The wish not to be memed stays: without it the pictures would be taken again.
+
+    So does, for some days, under a name that means nothing elsewhere, that somebody was forgotten: what their platform
+    shows of votes of before, when it is asked again, is not written down anew.
+    """
     values = [platform, user]
+    db.execute("DELETE FROM forgotten WHERE at < ?", [at - REMEMBERED])
+    db.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", [platform, _alias(db, platform, user), at])
     db.execute("UPDATE settings SET user = '' WHERE platform = ? AND user = ?", values)
     db.execute("DELETE FROM ratings WHERE platform = ? AND user = ?", values)
     reactions = db.execute("DELETE FROM reactions WHERE platform = ? AND user = ?", values).rowcount
     requests = db.execute("DELETE FROM requests WHERE platform = ? AND user = ?", values).rowcount
     memes = db.execute("DELETE FROM memes WHERE platform = ? AND ? IN (user, author)", values).rowcount
     return Forgotten(memes, reactions, requests)
+
+
+def forgotten_since(db: Database, platform: str, user: str, since: float) -> bool:
+    """Whether somebody had everything forgotten after a time."""
+    found = db.execute(
+        "SELECT 1 FROM forgotten WHERE platform = ? AND who = ? AND at >= ?",
+        [platform, _alias(db, platform, user), since],
+    )
+    return found.fetchone() is not None
+
+
+def _alias(db: Database, platform: str, user: str) -> str:
+    """A name for a person that only this database can tell."""
+    (salt,) = db.execute("SELECT value FROM facts WHERE key = 'salt'").fetchone()
+    return hmac.new(salt.encode(), json.dumps([platform, "user", user]).encode(), hashlib.sha256).hexdigest()
 
 
 def _rows(db: Database, what: str, where: str, platform: str, user: str) -> list[dict[str, Any]]:

@@ -171,5 +171,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX memes_by_picture ON memes (picture) WHERE picture IS NOT NULL",
         "CREATE INDEX memes_by_source ON memes (source) WHERE source IS NOT NULL",
     ),
+    (
+        """CREATE TABLE forgotten (
+            platform TEXT NOT NULL,
+            who TEXT NOT NULL,
+            at REAL NOT NULL,
+            PRIMARY KEY (platform, who)
+        )""",
+    ),
 )
 """Statements that take a database from each version to the next; a published migration never changes."""

@@ -264,27 +264,33 @@ class Service:
         with _guarded():
             await self._store.sent(meme, message)
 
-    async def delete(self, meme: str, user: str, *, moderator: bool = False) -> None:
-        """Forget a meme, for its asker, the picture's author or a moderator; raises `Forbidden` for anybody else."""
+    async def check_deletable(self, meme: str, user: str, *, moderator: bool = False) -> None:
+        """Raises `Forbidden` for anybody but a meme's asker, the picture's author and moderators; `NotFound`."""
         record = await self._store.record(meme)
         if not moderator and user not in (record.user, record.author):
             raise Forbidden("Only who asked for it, whose picture it is, or a moderator can delete this meme.")
+
+    async def delete(self, meme: str, user: str, *, moderator: bool = False) -> None:
+        """Forget a meme; raises what `check_deletable` raises."""
+        await self.check_deletable(meme, user, moderator=moderator)
         with _guarded():
             await self._store.delete([meme])
         self._posted.drop(meme)
 
     async def deleted(self, platform: str, chat: str, message: str) -> list[Placed]:
-        """A message is gone from its chat: forget the memes made of its picture, requests for them, and the meme it is.
+        """A message is gone from its chat: forget the meme that it was, and requests for memes of its picture.
 
-        The memes that still stand in the chat are returned, for the adapter to delete.
+        Those that stand in the chat are returned, for the adapter to delete, and to tell of in the same way: until then
+        they are remembered, so that a later process can go on with it.
         """
         with _guarded():
             await self._store.withdraw(platform, chat, message, "The picture was deleted.")
             memes = await self._store.about(platform, chat, message)
-            await self._store.delete([placed.meme for placed in memes])
-            for placed in memes:
+            gone = [placed for placed in memes if placed.message in ("", message)]
+            await self._store.delete([placed.meme for placed in gone])
+            for placed in gone:
                 self._posted.drop(placed.meme)
-            return [placed for placed in memes if placed.message not in ("", message)]
+            return [placed for placed in memes if placed not in gone]
 
     async def settings(self, place: Place) -> Settings:
         """How the bot behaves there; the filter is never off outside a chat for adults."""
@@ -319,10 +325,12 @@ class Service:
     async def opted_out(self, platform: str, user: str) -> bool:
         return await self._store.opted_out(platform, user)
 
-    async def leaderboard(self, place: Place, *, days: float = 30, limit: int = 10) -> list[Ranked]:
-        """The memes with the best votes, of a chat, or of a server where `place.chat` is empty."""
+    async def leaderboard(
+        self, place: Place, *, among: Collection[str] | None = None, days: float = 30, limit: int = 10
+    ) -> list[Ranked]:
+        """The memes with the best votes, of a chat, or of a server where `place.chat` is empty: of chats `among`."""
         with _guarded():
-            tallies = await self._store.tallies(place, self._clock() - days * DAY)
+            tallies = await self._store.tallies(place, self._clock() - days * DAY, among)
             scores = {meme: self._ballot.verdict(votes) for meme, votes in tallies.items()}
             liked = [meme for meme, (up, down) in scores.items() if up > down]
             best = sorted(liked, key=lambda meme: (scores[meme][1] - scores[meme][0], -scores[meme][0], meme))
@@ -353,7 +361,7 @@ class Service:
         _note(self._forgotten, (platform, user), time.monotonic())
         with _guarded():
             try:
-                forgotten = await self._store.forget(platform, user)
+                forgotten = await self._store.forget(platform, user, self._clock())
             finally:  # after the store: what was being written down is, and its words are known by now
                 self._posted.forget(platform, user)
             self._told(platform, "")
@@ -426,7 +434,7 @@ class Service:
         _note(self._served, key, now)
         try:
             yield
-        except Expected:
+        except BaseException:  # cancelled, too: what is resumed would be too soon after itself
             if self._served.get(key) == now:  # else another one was served meanwhile
                 self._served[key] = before
             raise

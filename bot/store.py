@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -179,9 +178,9 @@ class Store:
         """What is known of the newest memes with votes, and of what was picked among three."""
         return await self._aside(lambda db: (labels.judgements(db, ballot), labels.preferences(db)))
 
-    async def forget(self, platform: str, user: str) -> Forgotten:
+    async def forget(self, platform: str, user: str, at: float) -> Forgotten:
         """Remove the user's memes, pictures, votes, requests, and what is being learnt from them."""
-        return await self._call(self._forget, platform, user)
+        return await self._call(self._forget, platform, user, at)
 
     async def add(self, meme: MemeRecord, kept: Kept) -> None:
         """A new meme with its candidates and pictures, all or nothing."""
@@ -231,9 +230,14 @@ class Store:
         """Remove memes with their candidates, votes and pictures."""
         await self._call(self._delete, memes)
 
-    async def tallies(self, place: Place, since: float) -> dict[str, dict[str, int]]:
-        """Votes by emoji on each meme of a chat, or of a server, made since then; memes without votes are left out."""
-        return await self._call(self._tallies, place, since)
+    async def tallies(
+        self, place: Place, since: float, among: Collection[str] | None = None
+    ) -> dict[str, dict[str, int]]:
+        """Votes by emoji on each meme of a chat, or of a server, made since then; memes without votes are left out.
+
+        With `among`, those of other chats are left out, too.
+        """
+        return await self._call(self._tallies, place, since, among)
 
     async def votes(self, model: str) -> tuple[int, dict[str, int]]:
         """How many memes a model made, and the votes on them by emoji."""
@@ -428,7 +432,15 @@ class Store:
     ) -> tuple[int, int]:
         with self._db.atomic():
             stood = {vote for vote in self._voted(meme, platform) if user in (None, vote[0])}
+            if user is None:
+                votes = (votes & stood) | self._not_forgotten(meme, platform, votes - stood)
             return self._replace_votes(meme, platform, stood, votes, at)
+
+    def _not_forgotten(self, meme: str, platform: str, votes: Set[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+        """Without those of people who had everything forgotten after the meme was made: they may be votes of before."""
+        made: float = self._meme("created", "id = ?", meme)["created"]
+        since = {user: people.forgotten_since(self._db, platform, user, made) for user, _ in votes}
+        return frozenset(vote for vote in votes if not since[vote[0]])
 
     def _count_votes(self, meme: str, platform: str, totals: dict[str, int], at: float, named: bool) -> tuple[int, int]:
         with self._db.atomic():
@@ -470,8 +482,8 @@ class Store:
             return int(cursor.rowcount)
 
     def _placed(self, where: str, *values: object) -> list[Placed]:
-        rows = self._db.query(f"SELECT id, chat, reply FROM memes WHERE {where}", values)  # noqa: S608
-        return [Placed(row["id"], row["chat"], row["reply"] or "") for row in rows]
+        rows = self._db.query(f"SELECT id, chat, reply, message FROM memes WHERE {where}", values)  # noqa: S608
+        return [Placed(row["id"], row["chat"], row["reply"] or "", row["message"]) for row in rows]
 
     def _delete(self, memes: Sequence[str]) -> None:
         with self._db.atomic():
@@ -479,13 +491,13 @@ class Store:
             self._db.conn.executemany("DELETE FROM memes WHERE id = ?", [(meme,) for meme in memes])
         self._sweep(files)
 
-    def _forget(self, platform: str, user: str) -> Forgotten:
+    def _forget(self, platform: str, user: str, at: float) -> Forgotten:
         with self._db.atomic():
             rows = self._db.query("SELECT id FROM memes WHERE platform = ? AND ? IN (user, author)", [platform, user])
             files = self._files("id", [row["id"] for row in rows])
-            forgotten = people.forget(self._db, platform, user)
+            forgotten = people.forget(self._db, platform, user, at)
             learnt = forgotten.memes or forgotten.reactions
-            abandoned = runs.note_abandoned(self._db, time.time()) if learnt else []
+            abandoned = runs.note_abandoned(self._db, at) if learnt else []
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log, too, still has what was removed
         self._sweep(files)
         runs.discard(self.path, abandoned)
@@ -513,16 +525,17 @@ class Store:
             if not (self._files("picture", [name]) or self._files("source", [name])):
                 self.pictures.joinpath(name).unlink(missing_ok=True)
 
-    def _tallies(self, place: Place, since: float) -> dict[str, dict[str, int]]:
+    def _tallies(self, place: Place, since: float, among: Collection[str] | None) -> dict[str, dict[str, int]]:
         column, value = ("chat", place.chat) if place.chat else ("server", place.server)
         rows = self._db.query(
-            "SELECT meme, emoji, count(*) AS count FROM reactions JOIN memes ON memes.id = meme "  # noqa: S608
+            "SELECT meme, chat, emoji, count(*) AS count FROM reactions JOIN memes ON memes.id = meme "  # noqa: S608
             f"WHERE memes.platform = ? AND memes.{column} = ? AND memes.created >= ? GROUP BY meme, emoji",
             [place.platform, value, since],
         )
         tallies: dict[str, dict[str, int]] = {}
         for row in rows:
-            tallies.setdefault(row["meme"], {})[row["emoji"]] = row["count"]
+            if among is None or row["chat"] in among:
+                tallies.setdefault(row["meme"], {})[row["emoji"]] = row["count"]
         return tallies
 
     def _votes(self, model: str) -> tuple[int, dict[str, int]]:

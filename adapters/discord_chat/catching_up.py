@@ -1,4 +1,7 @@
-"""How recent memes are voted on, asked over REST: a new session is not told what happened before it."""
+"""How recent memes are voted on, and whether their pictures still stand, asked over REST.
+
+A new session is not told what happened before it.
+"""
 
 import asyncio
 import logging
@@ -73,17 +76,35 @@ class CatchingUp:
         shown: dict[int, discord.Message] = {}
         oldest = int(memes[0].message) + 1
         numbers = {int(placed.message) for placed in memes}
+        seen: set[int] = set()
+        """Messages that were shown once."""
         for placed in memes:
             number = int(placed.message)
             if number < oldest:
                 shown = await self._shown_until(placed)
                 is_worth_it = len(shown) == WINDOW and len(numbers & shown.keys()) > 1
                 oldest = min(shown) if is_worth_it else 0
+                seen |= shown.keys()
             async with self._in_turn(number):
                 try:
                     await self._read(placed, shown.get(number))
                 except (discord.HTTPException, Expected, *NETWORK, *UNREADABLE) as error:
                     log.info("the votes on a meme cannot be read: %s", error)
+        await self._look_for_pictures(memes, seen)
+
+    async def _look_for_pictures(self, memes: Sequence[Placed], seen: set[int]) -> None:
+        """The memes of a channel whose pictures were deleted meanwhile go as well; those on messages `seen` stay."""
+        # A thread has the number of the message that it began with, which stands elsewhere.
+        sources = {int(p.source) for p in memes if p.source.isdigit() and p.source not in (p.chat, p.message)}
+        channel = self._client.get_partial_messageable(int(memes[0].chat))
+        for number in sorted(sources - seen, reverse=True):
+            try:
+                await channel.fetch_message(number)
+            except discord.NotFound as error:
+                if error.code == UNKNOWN_MESSAGE:
+                    self._delivery.clean_up(memes[0].chat, str(number))
+            except (discord.HTTPException, *NETWORK, *UNREADABLE) as error:
+                log.info("a picture's message cannot be looked at: %s", error)
 
     async def _shown_until(self, placed: Placed) -> dict[int, discord.Message]:
         """A meme's message and those before it; none where they may not be read."""

@@ -15,11 +15,11 @@ from discord.http import HTTPClient
 
 from adapters.discord_chat import commands, wording
 from adapters.discord_chat.delivery import NETWORK, UNREADABLE, Delivery, asked, expiry, replied
-from adapters.discord_chat.interactions import Interaction, Pace, acknowledge, may_react, place_of, tell
+from adapters.discord_chat.interactions import Interaction, Pace, acknowledge, may_react, may_write, place_of, tell
 from adapters.discord_chat.pictures import LINK, Found, Pictures, in_message, words_of
 from adapters.discord_chat.presses import Presses
 from adapters.discord_chat.votes import Votes
-from bot.events import Expected, NotFound, Request, Service
+from bot.events import Expected, Forbidden, NotFound, Request, Service
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ class Client(discord.AutoShardedClient):
 
     async def take_on(self, interaction: Interaction, message: str = "", **changes: Any) -> None:
         """Write an interaction down as a request, acknowledge it, and have it worked on."""
+        if not may_write(interaction):
+            raise Forbidden(wording.MAY_NOT_WRITE)
         place = place_of(interaction.channel, interaction.guild_id)
         payload = asked(
             token=interaction.token,
@@ -160,11 +162,11 @@ class Client(discord.AutoShardedClient):
             waiting.set_result(message)
 
     async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
-        await self._on_deleted(event.channel_id, event.message_id)
+        self.delivery.clean_up(str(event.channel_id), str(event.message_id))
 
     async def on_raw_bulk_message_delete(self, event: discord.RawBulkMessageDeleteEvent) -> None:
         for message in event.message_ids:
-            await self._on_deleted(event.channel_id, message)
+            self.delivery.clean_up(str(event.channel_id), str(message))
 
     async def on_raw_reaction_add(self, event: discord.RawReactionActionEvent) -> None:
         await self._votes.changed(event, added=True)
@@ -263,14 +265,6 @@ class Client(discord.AutoShardedClient):
         request = Request(wording.NAME, str(message.id), chat, user, expiry(), payload, original)
         if await self.service.accept(request):
             self.delivery.start(request)
-
-    async def _on_deleted(self, channel: int, message: int) -> None:
-        """The memes of a deleted picture go with it."""
-        for placed in await self.service.deleted(wording.NAME, str(channel), str(message)):
-            try:
-                await self.get_partial_messageable(int(placed.chat)).get_partial_message(int(placed.message)).delete()
-            except (discord.HTTPException, *NETWORK) as error:
-                log.info("the meme of a deleted picture could not be deleted: %s", error)
 
     async def _choose_gateway(self) -> None:
         """One connection, or as many as Discord recommends to a bot on many servers; to the configured address."""

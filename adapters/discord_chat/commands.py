@@ -7,9 +7,9 @@ import discord
 from discord import app_commands
 
 from adapters.discord_chat import wording
-from adapters.discord_chat.interactions import Interaction, acknowledge, place_of, tell
+from adapters.discord_chat.interactions import Interaction, acknowledge, open_chats, place_of, tell
 from adapters.discord_chat.pictures import Found, attached, in_message, words_of
-from bot.events import BadRequest, Forbidden, Place, TooLarge
+from bot.events import BadRequest, Forbidden, NotFound, Place, TooLarge
 
 Filter = Literal["strict", "normal", "off"]
 Where = Literal["channel", "server"]
@@ -52,6 +52,9 @@ async def meme_this(interaction: Interaction, message: discord.Message) -> None:
     found = in_message(message)
     if found is None:
         raise BadRequest(wording.NO_PICTURE)
+    if message.author == interaction.client.user:
+        await _another(interaction, message)
+        return
     service = interaction.client.service
     if found.author != str(interaction.user.id) and await service.opted_out(wording.NAME, found.author):
         raise Forbidden(wording.OPTED_OUT)
@@ -109,10 +112,12 @@ async def settings(
 @app_commands.guild_only()
 @app_commands.allowed_installs(guilds=True, users=False)
 async def leaderboard(interaction: Interaction, where: Where = "server") -> None:
-    place = Place(wording.NAME, str(interaction.channel_id), str(interaction.guild_id))
-    if where == "server":
-        place = _place(interaction, where)
-    ranked = await interaction.client.service.leaderboard(place)
+    here = str(interaction.channel_id)
+    if where == "channel":
+        ranked = await interaction.client.service.leaderboard(Place(wording.NAME, here, str(interaction.guild_id)))
+    else:
+        among = {here, *open_chats(interaction)}
+        ranked = await interaction.client.service.leaderboard(_place(interaction, where), among=among)
     await interaction.response.send_message(wording.of_leaderboard(ranked), suppress_embeds=True)
 
 
@@ -170,6 +175,17 @@ ALL: tuple[app_commands.Command[Any, ..., None] | app_commands.ContextMenu, ...]
     forget,
     optout,
 )
+
+
+async def _another(interaction: Interaction, message: discord.Message) -> None:
+    """Another meme of a meme's picture: what stands on it already is nobody's picture."""
+    client = interaction.client
+    try:
+        meme = await client.delivery.meme_at(str(message.channel.id), str(message.id))
+    except NotFound:
+        raise NotFound(wording.FORGOTTEN_MEME) from None
+    record = await client.service.check_kept(meme)
+    await client.take_on(interaction, record.message, kind="another", meme=meme)
 
 
 async def _post(interaction: Interaction, found: Found | None, **changes: Any) -> None:

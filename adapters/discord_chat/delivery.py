@@ -47,6 +47,10 @@ class Undeliverable(Exception):  # noqa: N818, an answer that comes too late
     """Discord takes no answer any more."""
 
 
+class Ended(Exception):  # noqa: N818, nobody's mistake
+    """What is answered was taken back while the answer was on its way."""
+
+
 async def persistently(call: Callable[[], Awaitable[Result]], until: float) -> Result:
     """Repeat a call that fails for want of network, patience or health of Discord, until a time (since the epoch)."""
     pause = 0.5
@@ -99,6 +103,30 @@ class Delivery:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def clean_up(self, chat: str, message: str) -> None:
+        """A message is gone, and so the memes of its picture are to go: each is forgotten once it is taken away."""
+        task = asyncio.create_task(self._clean_up(chat, message), name=f"discord deletes the memes of {message}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _clean_up(self, chat: str, message: str) -> None:
+        while standing := await self._service.deleted(wording.NAME, chat, message):
+            for placed in standing:
+                if not await self._taken_away(int(placed.chat), int(placed.message)):
+                    return  # the next session finds the picture gone
+                await self._service.deleted(wording.NAME, placed.chat, placed.message)
+
+    async def _taken_away(self, chat: int, message: int) -> bool:
+        """Delete a message of ours; False where Discord cannot be reached for that."""
+        target = self._client.get_partial_messageable(chat).get_partial_message(message)
+        try:
+            await persistently(target.delete, time.time() + TOKEN_LIFE)
+        except Undeliverable:
+            return False
+        except discord.HTTPException as error:  # gone already, or out of reach: there is nothing to try again
+            log.info("the meme of a deleted picture could not be deleted: %s", error)
+        return True
+
     async def settled(self, chat: str) -> bool:
         """Wait until every meme that is being sent to a chat is known by its message; False if none is."""
         if chat not in self._arriving:
@@ -136,16 +164,17 @@ class Delivery:
         if reply is None:
             await self._service.finish(request.platform, request.id, "silent")
             return
-        if not await self._service.sending(request.platform, request.id):
+        try:
+            async with self._arrival(request.chat):
+                message = await self._sent(request, reply)
+                if message is not None:
+                    await self._write_down(request, reply, message)
+        except Ended:
             with suppress(NotFound):
                 await self._service.delete(reply.id, request.user)
             if request.payload.get("addressed", True):
                 await self._tell(request, wording.WITHDRAWN)
             return
-        async with self._arrival(request.chat):
-            message = await self._sent(request, reply)
-            if message is not None:
-                await self._service.sent(reply.id, str(message))
         if message is not None and request.payload["voting"]:
             await self._offer_votes(request, message)
 
@@ -254,7 +283,19 @@ class Delivery:
         await self._service.finish(request.platform, request.id, "expired", "Discord takes no answer any more.")
         return None
 
+    async def _write_down(self, request: Request, reply: MemeReply, message: int) -> None:
+        """The meme stands as this message; one that was forgotten while it was sent is taken away again."""
+        try:
+            await self._service.sent(reply.id, str(message))
+        except NotFound as error:
+            if "token" not in request.payload:  # else the sentence takes its place
+                await self._taken_away(int(request.chat), message)
+            raise Ended from error
+
     async def _send(self, request: Request, reply: MemeReply) -> int:
+        """One try; raises `Ended` where the picture was deleted, or its poster forgotten, since the last one."""
+        if not await self._service.sending(request.platform, request.id):
+            raise Ended
         view = buttons.below(reply.id)
         if "token" in request.payload:
             answered = await self._webhook(request).edit_message(
@@ -287,7 +328,9 @@ class Delivery:
     async def _say(self, request: Request, sentence: str) -> None:
         if "token" in request.payload:
             none = discord.AllowedMentions.none()
-            await self._webhook(request).edit_message(ORIGINAL, content=sentence, allowed_mentions=none)
+            await self._webhook(request).edit_message(
+                ORIGINAL, content=sentence, attachments=[], view=None, allowed_mentions=none
+            )
             return
         await self._post(request, lambda: {"content": sentence})
 

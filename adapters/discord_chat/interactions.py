@@ -53,11 +53,35 @@ def place_of(channel: Any, guild: int | None) -> Place:
     return Place(wording.NAME, str(chat), str(guild or ""), adult)
 
 
+def open_chats(interaction: Interaction) -> set[str]:
+    """The channels and threads of a server that everybody on it may see; age-restricted ones from such ones only."""
+    guild, adult = interaction.guild, place_of(interaction.channel, interaction.guild_id).adult
+    if guild is None:
+        return set()
+
+    def is_open(channel: discord.abc.GuildChannel) -> bool:
+        restricted = getattr(channel, "nsfw", False)
+        return channel.permissions_for(guild.default_role).view_channel and (adult or not restricted)
+
+    channels = {channel.id for channel in guild.channels if is_open(channel)}
+    threads = {thread.id for thread in guild.threads if thread.parent_id in channels and not thread.is_private()}
+    return set(map(str, channels | threads))
+
+
 def may_react(interaction: Interaction) -> bool:
     """Whether the bot can put reactions there: where a user brought it along, it is no member."""
     if interaction.guild_id is None:
         return bool(interaction.context.dm_channel)
     return interaction.client.get_guild(interaction.guild_id) is not None and interaction.app_permissions.add_reactions
+
+
+def may_write(interaction: Interaction) -> bool:
+    """Whether a user may have something posted: below a meme anybody who sees it finds buttons. Of commands, servers
+    themselves say who may use them."""
+    if interaction.guild_id is None or interaction.type is discord.InteractionType.application_command:
+        return True
+    may, is_thread = interaction.permissions, isinstance(interaction.channel, discord.Thread)
+    return may.administrator or (may.send_messages_in_threads if is_thread else may.send_messages)
 
 
 async def acknowledge(interaction: Interaction, *, ephemeral: bool = False) -> bool:

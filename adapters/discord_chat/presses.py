@@ -2,14 +2,17 @@
 
 import io
 import logging
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import discord
 
 from adapters.discord_chat import buttons, wording
+from adapters.discord_chat.delivery import TOKEN_LIFE, persistently
 from adapters.discord_chat.interactions import Interaction, acknowledge, tell
-from bot.events import BadRequest, Expected, Service
+from bot.events import BadRequest, Expected, NotFound, Service
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,14 @@ class Presses:
 
     async def _delete(self, interaction: Interaction, meme: str, _: str | None) -> None:
         moderator = interaction.guild_id is not None and interaction.permissions.manage_messages
-        await self._service.delete(meme, str(interaction.user.id), moderator=moderator)
-        await interaction.response.defer()
-        await interaction.delete_original_response()
+        user = str(interaction.user.id)
+        await self._service.check_deletable(meme, user, moderator=moderator)
+        try:
+            await interaction.response.defer()
+        except discord.NotFound:
+            log.info("a press on Delete was answered too late")  # the meme stands, and so does its button
+            return
+        with suppress(discord.NotFound):  # somebody was quicker
+            await persistently(interaction.delete_original_response, time.time() + TOKEN_LIFE)
+        with suppress(NotFound):  # its deletion was heard of before
+            await self._service.delete(meme, user, moderator=moderator)

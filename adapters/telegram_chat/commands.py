@@ -41,6 +41,8 @@ HINT = "Which picture? Send one, write /meme below it, or reply to it with /meme
 
 UNREADABLE = "I cannot write on that: send me a photo, a picture as a file, a still sticker or a GIF."
 
+OURS = "That is one of my memes already, and I do not remember its picture."
+
 PRIVACY = """\
 The captioner runs inside this bot: your picture goes to nobody else.
 
@@ -79,6 +81,9 @@ class Commands:
 
     async def unreadable(self, job: Job) -> None:
         await self._say(job, UNREADABLE)
+
+    async def ours(self, job: Job) -> None:
+        await self._say(job, OURS)
 
     async def privacy(self, job: Job) -> None:
         await self._say(job, PRIVACY)
@@ -149,6 +154,7 @@ COMMANDS: dict[str, Callable[[Commands, Job], Awaitable[None]]] = {
     "help": Commands.help,
     "hint": Commands.hint,
     "unreadable": Commands.unreadable,
+    "ours": Commands.ours,
     "settings": Commands.settings,
     "privacy": Commands.privacy,
     "export": Commands.export,

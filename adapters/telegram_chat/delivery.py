@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from telegram import InlineKeyboardMarkup, InputFile, Message
 from telegram.error import BadRequest, TelegramError
 
-from bot.events import Expected, MemeReply, Request, Service
+from bot.events import BadPicture, Expected, MemeReply, Request, Service
 
 from . import keyboard
 from .job import PLATFORM, Job, place_of
@@ -52,6 +52,8 @@ class Delivery:
         """Send the meme; smaller where it is too large, as a file where Telegram takes it as no photo."""
         as_file = len(reply.data) > MAX_PHOTO and reply.content_type not in MOVING
         thread = job.thread
+        if as_file:
+            _check_uncovered(reply)
         while True:
             try:
                 await self._send(request, job, reply, thread, as_file=as_file)
@@ -61,6 +63,7 @@ class Delivery:
                     reply = await self._service.fit(reply, int(len(reply.data) * SMALLER))
                 elif isinstance(error, BadRequest) and _is_no_photo(error) and not as_file:
                     as_file = True
+                    _check_uncovered(reply)
                 elif isinstance(error, BadRequest) and "thread not found" in error.message.lower() and thread:
                     thread = None
                 else:
@@ -153,6 +156,12 @@ class Delivery:
         counted = {each: record.reactions.get(each, 0) for each in emoji}
         votes = None if await self._rights.sees_reactions(chat) else counted
         return keyboard.below(meme, choices=len(record.candidates), votes=votes)
+
+
+def _check_uncovered(reply: MemeReply) -> None:
+    """Raises `BadPicture` for a spoiler: a file has no cover, so everybody would see it."""
+    if reply.spoiler:
+        raise BadPicture("Telegram takes this meme as a file only, and that cannot be covered as its picture is.")
 
 
 def _is_no_photo(error: TelegramError) -> bool:

@@ -190,17 +190,24 @@ class Jobs:
         await self._outbox.send(job.chat, attempt)
 
     async def _delete(self, job: Job) -> None:
+        """The message goes first: what was forgotten before could not be asked for again where that fails."""
         moderator = await self._rights.is_administrator(job.chat, job.user)
-        await self._service.delete(job.meme, job.user, moderator=moderator)
+        await self._service.check_deletable(job.meme, job.user, moderator=moderator)
         message = job.message or 0  # a press always names it
 
         async def attempt(chat: int) -> None:
             await self._outbox.bot.delete_message(chat, message)
 
+        refused: BadRequest | None = None
         try:
             await self._outbox.send(job.chat, attempt, follows=False)
         except BadRequest as error:
-            raise Forbidden("Telegram does not let me delete this message. What I remembered of it is gone.") from error
+            refused = None if "not found" in error.message.lower() else error
+        await self._service.delete(job.meme, job.user, moderator=moderator)
+        if refused:
+            raise Forbidden(
+                "Telegram does not let me delete this message. What I remembered of it is gone."
+            ) from refused
 
     async def _refuse(self, request: Request, job: Job, why: str) -> None:
         """Say why not, to those who asked."""

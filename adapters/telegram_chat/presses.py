@@ -3,10 +3,11 @@
 import dataclasses
 import logging
 
-from telegram import CallbackQuery, Message
+from telegram import CallbackQuery, Chat, Message
+from telegram.constants import ChatType
 from telegram.error import TelegramError
 
-from bot.events import Expected, Failed, MemeRecord, Service
+from bot.events import Expected, Failed, Forbidden, MemeRecord, NotFound, Service
 
 from . import keyboard
 from .delivery import Delivery
@@ -14,18 +15,23 @@ from .job import Job
 from .jobs import Jobs
 from .outbox import Outbox
 from .reading import thread_of
+from .rights import Rights
 from .tasks import Tasks
 
 log = logging.getLogger(__name__)
 
+ADMINISTRATORS = "Only this channel's administrators can do that here."
 QUESTION = "Reply to this message with your words: top | bottom"
 
 
 class Presses:
     """Buttons of memes however old: everything that a press needs stands in its data and in the store."""
 
-    def __init__(self, outbox: Outbox, service: Service, jobs: Jobs, delivery: Delivery, tasks: Tasks) -> None:
+    def __init__(
+        self, outbox: Outbox, service: Service, jobs: Jobs, delivery: Delivery, rights: Rights, tasks: Tasks
+    ) -> None:
         self._outbox = outbox
+        self._rights = rights
         self._bot = outbox.bot
         self._service = service
         self._jobs = jobs
@@ -38,8 +44,14 @@ class Presses:
         if press is None or query.message is None:
             self._answer(query, "This button is not known any more.")
             return
+        user = str(query.from_user.id)
         try:
-            record = await self._service.record(press.meme, str(query.from_user.id))
+            record = await self._service.record(press.meme, user)
+            # What a button says can be made up. A group's memes of before it was moved stand as no message.
+            if record.reply and record.chat != str(query.message.chat.id):
+                raise NotFound("There is no such meme here.")
+            if press.action != "vote" and not await self._may_post(query.message.chat, user):
+                raise Forbidden(ADMINISTRATORS)
             if press.action in ("redo", "pick", "edit", "why"):
                 await self._service.check_kept(press.meme)
         except Failed:
@@ -48,6 +60,10 @@ class Presses:
             self._answer(query, str(error), alert=True)
             return
         await self._obey(query, press, record, _job(query, press, record))
+
+    async def _may_post(self, chat: Chat, user: str) -> bool:
+        """In a channel, whose subscribers see the buttons, only administrators."""
+        return chat.type != ChatType.CHANNEL or await self._rights.is_administrator(chat.id, user)
 
     async def _obey(self, query: CallbackQuery, press: keyboard.Press, record: MemeRecord, job: Job) -> None:
         if press.action == "vote":

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
-from telegram import ExternalReplyInfo, Message, Update
+from telegram import ExternalReplyInfo, Message, MessageOriginChannel, Update
 
 from bot.events import Failed, NotFound, Service
 
@@ -53,7 +53,7 @@ class Session:
         commands = Commands(outbox, service, self._rights)
         delivery = Delivery(outbox, service, self._rights)
         self._jobs = Jobs(outbox, service, self._rights, delivery, commands.answer, self._tasks)
-        self._presses = Presses(outbox, service, self._jobs, delivery, self._tasks)
+        self._presses = Presses(outbox, service, self._jobs, delivery, self._rights, self._tasks)
         self._votes = Votes(outbox, service, delivery, self._tasks)
         self._albums = Albums()
 
@@ -147,13 +147,25 @@ class Session:
         quoted = message.reply_to_message
         answers_me = bool(quoted and quoted.from_user and quoted.from_user.id == self._me.id)
         addressed = is_private(message) or words.command == "meme" or words.mentioned or answers_me
-        if not addressed and (_is_late(message) or not await self._is_passive(message)):
+        if not addressed and (_is_late(message) or not await self._is_passive(message.chat.id)):
             return None
+        if not addressed and await self._is_seen_to_elsewhere(message):
+            return None
+        if self._is_ours(message):
+            return dataclasses.replace(job, command="ours") if addressed else None
         job = dataclasses.replace(job, addressed=addressed, author=author_of(message))
         return _with_picture(message, words, job)
 
-    async def _is_passive(self, message: Message) -> bool:
-        return (await self._service.settings(place_of(message.chat.id))).passive
+    async def _is_passive(self, chat: int) -> bool:
+        return (await self._service.settings(place_of(chat))).passive
+
+    async def _is_seen_to_elsewhere(self, message: Message) -> bool:
+        """Whether Telegram put it there from a channel where the bot posted it, or answers it."""
+        origin = message.forward_origin
+        if not message.is_automatic_forward or not isinstance(origin, MessageOriginChannel):
+            return False
+        is_meme = await self._meme_at(origin.chat.id, origin.message_id) is not None
+        return is_meme or await self._is_passive(origin.chat.id)
 
     async def _of_words(self, message: Message, words: Said, job: Job) -> Job | None:
         """A command or mention in reply to a picture, or to one of our memes; or something that is no picture."""
@@ -163,18 +175,27 @@ class Session:
             meant = not message.media_group_id or words.command == "meme" or words.mentioned
             return dataclasses.replace(job, command="unreadable") if message.effective_attachment and meant else None
         quoted = message.reply_to_message
-        if quoted and (meme := await self._meme_at(quoted)):
+        if quoted and (meme := await self._meme_at(quoted.chat.id, quoted.message_id)):
             boxes = own_boxes(words.words)
             return dataclasses.replace(job, kind="own" if boxes else "redo", meme=meme, own=boxes)
+        if quoted and self._is_ours(quoted):
+            return dataclasses.replace(job, command="ours" if picture_of(quoted) else "hint")
         if quoted and picture_of(quoted):
             return dataclasses.replace(_with_picture(quoted, words, job), author=author_of(quoted))
         if (elsewhere := message.external_reply) and picture_of(elsewhere):
             return dataclasses.replace(_with_picture(elsewhere, words, job), author=first_sender(elsewhere.origin))
         return dataclasses.replace(job, command="hint")
 
-    async def _meme_at(self, message: Message) -> str | None:
+    def _is_ours(self, message: Message) -> bool:
+        """Whether the bot wrote it, here or where it was forwarded from: a meme of a meme would be nobody's picture."""
+        writer = message.from_user.id if message.from_user else 0
+        return self._me.id == writer or (
+            message.forward_origin is not None and first_sender(message.forward_origin) == str(self._me.id)
+        )
+
+    async def _meme_at(self, chat: int, message: int) -> str | None:
         try:
-            return await self._service.meme_at(PLATFORM, str(message.chat.id), str(message.message_id))
+            return await self._service.meme_at(PLATFORM, str(chat), str(message))
         except NotFound:
             return None
 

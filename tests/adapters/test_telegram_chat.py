@@ -284,6 +284,7 @@ async def test_delete_is_for_those_it_concerns(bot: Running) -> None:
         before = len(group.memes)
         group.press(group.memes[0], "Delete", user=user)
         await bot.api.until(lambda before=before: len(group.memes) < before)
+    await bot.settled(answered=6, refused=1)
     assert await bot.store.latest("telegram", str(group.id), "", 9) == []
 
 
@@ -795,6 +796,122 @@ async def test_votes_on_both_copies_of_a_meme_that_a_crash_doubled(bot: Running)
         while (await bot.votes(group.memes[1], group)).get("👍") != 2:
             await asyncio.sleep(0.02)
     assert len(bot.api.called("editMessageReplyMarkup")) == probes
+
+
+async def test_a_deletion_survives_a_stop(bot: Running) -> None:
+    group = bot.api.group()
+    group.post_photo(jpeg(), "/meme", user=8)
+    await bot.api.until(lambda: group.memes)
+    await bot.settled(answered=1)
+    bot.api.fail("deleteMessage", Fault(502, times=10_000))
+    group.press(group.memes[0], "Delete", user=8)
+    await bot.api.until(lambda: bot.api.called("deleteMessage"))
+    await bot.stop()
+    bot.api.faults.clear()
+    bot.start()
+    await bot.api.until(lambda: not group.memes)
+    await bot.settled(answered=2)
+    assert group.said == []
+    assert await bot.store.latest("telegram", str(group.id), "", 9) == []
+
+
+async def test_subscribers_of_a_channel_have_nothing_posted(bot: Running) -> None:
+    channel = bot.api.group(-2002, bot="administrator", kind="channel")
+    channel.members[7] = "administrator"
+    channel.post_photo(jpeg(), "/meme")
+    await bot.api.until(lambda: channel.memes)
+    await bot.settled(answered=1)
+    for label in ("Another one", "My words", "Why", "Delete"):
+        query = channel.press(channel.memes[0], label, user=555)
+        await bot.api.until(lambda query=query: query in bot.api.answers)
+        assert "administrators" in bot.api.answers[query]["text"]
+    channel.press(channel.memes[0], "Another one", user=7)
+    await bot.api.until(lambda: len(channel.memes) == 2)
+    assert channel.said == []
+    await bot.settled(answered=2)
+
+
+async def test_a_button_works_in_its_own_chat_only(bot: Running) -> None:
+    """What a press says can be made up by who sends it."""
+    group, private = bot.api.group(), bot.api.private(66)
+    group.post_photo(jpeg(), "/meme", user=8)
+    await bot.api.until(lambda: group.memes)
+    record = await bot.record(group, group.memes[0])
+    private.post(66, "/help")
+    await bot.api.until(lambda: private.said)
+    for data in (f"delete:{record.id}", f"redo:{record.id}", f"vote:{record.id}:👎"):
+        query = private.forge(data, user=66)
+        await bot.api.until(lambda query=query: query in bot.api.answers)
+    await bot.settled(answered=2)
+    assert (await bot.store.record(record.id)).reactions == {}
+    assert private.memes == []
+
+
+async def test_a_discussion_group_does_not_answer_what_its_channel_shows(bot: Running) -> None:
+    channel = bot.api.group(-2002, bot="administrator", kind="channel")
+    group = bot.api.group(-3003, bot="administrator")
+    group.members[5] = "administrator"
+    group.post(5, "/settings passive on")
+    await bot.api.until(lambda: group.said)
+    posted = channel.post_photo(jpeg(), "/meme")
+    await bot.api.until(lambda: channel.memes)
+    await bot.record(channel, channel.memes[0])
+
+    def forwarded(message: dict[str, Any], picture: bytes) -> None:
+        """As Telegram does by itself with what is posted in a channel."""
+        where = {"type": "channel", "date": 1, "chat": channel.as_json(), "message_id": message["message_id"]}
+        group.post_photo(
+            picture, user=777000, sender_chat=channel.as_json(), is_automatic_forward=True, forward_origin=where
+        )
+
+    forwarded(channel.memes[0], channel.memes[0]["file"])
+    forwarded(posted, jpeg(2))  # nobody answers pictures in the channel: here somebody does
+    await bot.api.until(lambda: group.memes)
+    await bot.settled(answered=3)
+    assert len(group.memes) == 1
+
+
+async def test_a_meme_is_no_picture_of_its_own(bot: Running) -> None:
+    group = bot.api.group()
+    posted = group.post_photo(jpeg(), user=8)
+    group.post(7, "/meme", reply_to=posted)
+    await bot.api.until(lambda: group.memes)
+    await bot.settled(answered=1)
+    for words in ("/optout", "/forget"):
+        group.post(8, words)
+    await bot.api.until(lambda: len(group.said) == 2)
+    group.post(7, "/meme", reply_to=group.memes[0])
+    await bot.api.until(lambda: len(group.said) == 3)
+    me = {"is_bot": True, "first_name": "Meme", "id": group.memes[0]["from"]["id"]}
+    private = bot.api.private(7)
+    private.post_photo(group.memes[0]["file"], forward_origin={"type": "user", "sender_user": me, "date": 1})
+    await bot.api.until(lambda: private.said)
+    for told in (group.said[-1], private.said[0]):
+        assert "one of my memes" in told
+    assert (len(group.memes), len(private.memes)) == (1, 0)
+
+
+async def test_what_cannot_be_covered_is_not_sent_uncovered(bot: Running) -> None:
+    chat = bot.api.private()
+    chat.post_photo(jpeg(size=(60, 1500)), "hi", has_media_spoiler=True)
+    await bot.api.until(lambda: chat.said)
+    assert "covered" in chat.said[0]
+    assert chat.memes == []
+
+
+async def test_what_is_resumed_is_not_too_soon_after_itself(bot: Running) -> None:
+    group = bot.api.group()
+    group.members[5] = "administrator"
+    group.post(5, "/settings cooldown_user 600")
+    await bot.api.until(lambda: group.said)
+    bot.api.seconds_a_chunk = 0.3
+    group.post_photo(jpeg(), "/meme", user=8)
+    await bot.api.until(lambda: bot.api.called("getFile"))
+    await asyncio.sleep(0.3)  # the picture is being fetched
+    await bot.stop()
+    bot.api.seconds_a_chunk = 0.0
+    bot.start()
+    await bot.api.until(lambda: group.memes)
 
 
 async def test_updates_told_again_are_not_answered_again(bot: Running) -> None:

@@ -139,7 +139,7 @@ async def test_a_rater_is_told_and_forgotten(folder: Path, store: Store) -> None
     for user in ("a", "b"):
         await ratings.rate("web", user, (await ratings.next("web", user)).memes, YES)
     assert len((await store.export("web", "a"))["ratings"]) == 3
-    await store.forget("web", "a")
+    await store.forget("web", "a", 0.0)
     assert {row["user"] for row in await store.ratings()} == {"b"}
 
 

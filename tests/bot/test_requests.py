@@ -38,7 +38,7 @@ async def test_nothing_of_a_forgotten_request_is_left_in_any_file(tmp_path: Path
             await store.accept(asked(number, payload={"text": "our zebra"}, user="u" if number % 2 else "v"), 1.0)
             await store.finish("test", str(number), "refused", "no")
         assert files_with(b"zebra"), "the test looks where it would be"
-        await store.forget("test", "u")
+        await store.forget("test", "u", 0.0)
         assert not files_with(b"zebra")
 
 

@@ -434,7 +434,8 @@ async def test_words_go_with_the_meme_that_they_were_posted_for(service: Service
     await service.delete(first.id, "u")
     assert list(service._posted._kept) == [kept.id]
     await service.sent(kept.id, "r2")
-    await service.deleted("test", "c", "m2")
+    assert [placed.message for placed in await service.deleted("test", "c", "m2")] == ["r2"]
+    await service.deleted("test", "c", "r2")
     assert not service._posted._kept
 
 
@@ -457,7 +458,11 @@ async def test_a_deleted_picture_takes_its_memes_along(service: Service, posted:
         await service.sent(reply.id, message)
     gone = await service.deleted("test", "c", "m1")
     assert {(placed.meme, placed.message) for placed in gone} == {(first.id, "r1"), (other.id, "r2")}
-    assert await service.deleted("test", "c", "r3") == []
+    assert {placed.source for placed in gone} == {"m1"}
+    assert await service.deleted("test", "c", "m1") == gone  # until they are gone they are remembered
+    for message in ("r1", "r2", "r3"):
+        assert await service.deleted("test", "c", message) == []
+    assert await service.deleted("test", "c", "m1") == []
     assert await service.latest("test", "c", "") == []
 
 

@@ -182,7 +182,8 @@ async def test_the_database_is_durable_and_checked(tmp_path: Path) -> None:
             assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         connection.close()
-    assert tables == {"memes", "candidates", "reactions", "settings", "requests", "optouts", "ratings"} | LEARNING
+    people = {"reactions", "optouts", "forgotten", "ratings"}
+    assert tables == {"memes", "candidates", "settings", "requests"} | people | LEARNING
 
 
 async def refused(path: Path) -> str:

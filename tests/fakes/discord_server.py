@@ -517,7 +517,7 @@ class Discord:
         if len(message.content) > 2000:
             raise RefusalError(400, 50035, "Invalid Form Body")
         message.components = payload.get("components", message.components)
-        if files:
+        if files or payload.get("attachments") == []:
             message.attachments = [
                 self.attachment(data, part["filename"], "image/jpeg", description=part.get("description"))
                 for part, data in files

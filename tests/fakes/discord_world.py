@@ -13,6 +13,8 @@ APPLICATION = "100"
 EPHEMERAL = 64
 LOADING = 128
 ALL_PERMISSIONS = str((1 << 50) - 1)
+EVERYBODY = str((1 << 50) - 1 - (1 << 3))
+"""All but an administrator's, from whom no channel is hidden."""
 MEMBER_PERMISSIONS = str(1 << 6 | 1 << 10 | 1 << 11 | 1 << 14 | 1 << 15 | 1 << 16)
 """React, see, write, links, files, history: what an ordinary member may."""
 
@@ -188,7 +190,7 @@ class Guild:
                     "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None},
                     "hoist": False,
                     "position": 0,
-                    "permissions": ALL_PERMISSIONS,
+                    "permissions": EVERYBODY,
                     "managed": False,
                     "mentionable": False,
                     "flags": 0,

@@ -140,8 +140,15 @@ class Chat:
         """Press the button whose label begins so; returns the query's id."""
         buttons = [b for row in message["reply_markup"]["inline_keyboard"] for b in row]
         found = next(button for button in buttons if label in button["text"])
+        return self._query(message, found["callback_data"], user)
+
+    def forge(self, data: str, user: int) -> str:
+        """A press as no button below the bot's last message would tell it; returns the query's id."""
+        return self._query([m for m in self.messages.values() if m["from"]["is_bot"]][-1], data, user)
+
+    def _query(self, message: Json, data: str, user: int) -> str:
         query = f"q{next(self.api.numbers)}"
-        update = {"id": query, "from": _person(user), "chat_instance": "1", "data": found["callback_data"]}
+        update = {"id": query, "from": _person(user), "chat_instance": "1", "data": data}
         self.api.queries.add(query)
         self.api.tell("callback_query", update | {"message": _visible(message)})
         return query

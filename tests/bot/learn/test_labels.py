@@ -113,7 +113,7 @@ async def test_who_is_forgotten_is_in_no_later_set(voted: Store) -> None:
     await voted.add(meme("mine", user="ann", created=NOON + 99), Kept(b"drawn", features=b"seen"))
     await react(voted, "mine", "bob", "👍", later=100)
     assert base64.b64encode(b"seen").decode() in json.dumps(lines(voted))
-    await voted.forget("test", "ann")
+    await voted.forget("test", "ann", 0.0)
     assert len(lines(voted)) == 30
     assert sum(line["weight"] for line in lines(voted)) == 30
     with beside(voted.path) as db:

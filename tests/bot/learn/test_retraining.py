@@ -138,7 +138,7 @@ async def test_who_is_forgotten_meanwhile_is_not_learnt_from(
     monkeypatch.setattr("bot.learn.process.ASK", 0.05)
     monkeypatch.setenv("STEPS", "500")
     task = await began(trained())
-    await voted.forget("test", "ann")
+    await voted.forget("test", "ann", 0.0)
     assert not voted.path.parent.joinpath("learn", "0001", "labels.jsonl").exists()
     assert (await task).outcome == "abandoned"
     assert list(voted.path.parent.joinpath("models").iterdir()) == []
