@@ -61,15 +61,16 @@ def plot(rows: Sequence[Row], titles: Mapping[str, str], file: Path) -> None:
     """Held-out bits per character over the seconds of training."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
-    for row in rows:
-        if row.get("curve"):
-            seconds, bits = zip(*row["curve"], strict=True)
-            axes.plot(seconds, bits, marker=".", label=titles[row["system"]])
+    colours = 10  # of matplotlib's cycle; further curves are dashed
+    for number, row in enumerate(row for row in rows if row.get("curve")):
+        seconds, bits = zip(*row["curve"], strict=True)
+        style = "-" if number < colours else "--"
+        axes.plot(seconds, bits, style, color=f"C{number % colours}", marker=".", label=titles[row["system"]])
     axes.set(xlabel="seconds of training", ylabel="held-out bits per character")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file)
 
 

@@ -21,6 +21,8 @@ from captioner.ngrams import ORDER, NGrams
 
 NEVER = -1e4
 """The log-probability of what the counts know nothing of, such as descriptions."""
+_ALL = -1e-6
+"""The logarithm of the largest share of the counts at which the network's own probabilities can still be told."""
 
 
 class Gate(nn.Module):
@@ -39,9 +41,14 @@ class Gate(nn.Module):
 
     def likelihood(self, logits: Tensor, targets: Tensor, counted: Tensor, features: Tensor) -> Tensor:
         """Log-likelihood (N,) of targets (N,) to which the counts give the log-probabilities `counted` (N,)."""
+        return self.likelihoods(logits, targets, counted, features)[0]
+
+    def likelihoods(self, logits: Tensor, targets: Tensor, counted: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """As `likelihood`, beside the log-likelihood (N,) that the network gives the targets without the counts."""
         both = torch.stack([targets, torch.full_like(targets, self.sentinel)], 1)
         network, share = self(logits, features).gather(1, both).unbind(1)
-        return torch.logaddexp(network, share + counted)
+        alone = network - torch.log(-torch.expm1(share.clamp(max=_ALL)))
+        return torch.logaddexp(network, share + counted), alone
 
 
 class Mixture:

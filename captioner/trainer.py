@@ -21,6 +21,7 @@ from captioner import devices
 from captioner.batches import Batch, batches, collate
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, held_back
+from captioner.mixture import NEVER
 from captioner.recipe import Recipe, rate
 from captioner.self_critical import Critic
 
@@ -142,9 +143,12 @@ class Trainer:
         self._drop(batch.describes)
         logits = self._logits(batch.grid, batch.tokens, batch.targets >= 0)
         evenly = -logits.log_softmax(-1).mean() if smoothing else 0.0
-        loss = -_mixed(self.checkpoint, batch, logits).mean()
+        targets = batch.targets[batch.targets >= 0]
+        mixed, alone = self.checkpoint.gate.likelihoods(logits, targets, batch.counted, batch.evidence)
+        loss = -mixed.mean()
         smoothed = (1 - smoothing) * loss + smoothing * evenly
-        (share * (smoothed + self.model.penalty())).backward()  # type: ignore[no-untyped-call]
+        aside = -self.recipe.alone * (alone * (batch.counted > NEVER / 2)).mean()
+        (share * (smoothed + aside + self.model.penalty())).backward()  # type: ignore[no-untyped-call]
         return share * loss.detach().double()
 
     def _drop(self, describes: bool) -> None:

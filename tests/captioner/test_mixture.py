@@ -47,3 +47,25 @@ def test_what_counts_never_say_is_left_to_the_network(mixture: Mixture) -> None:
     features = torch.zeros(1, mixture.gate.weigh.in_features)
     found = mixture.gate.likelihood(logits.clone(), torch.tensor([6]), torch.tensor([NEVER]), features)
     assert float(found) == pytest.approx(float(logits.log_softmax(-1)[0, 6]), abs=1e-5)
+
+
+def test_what_the_network_knows_alone_is_learnt_where_the_counts_get_all_the_trust() -> None:
+    torch.manual_seed(0)
+    gate, sentinel, known = Gate(0), 0, 5
+    with torch.no_grad():
+        gate.weigh.weight.normal_()
+    logits = torch.randn(40, 9)
+    targets, features = torch.randint(1, 9, (40,)), torch.rand(40, known + 1)
+    counted = torch.full((40,), -0.1)
+    _, alone = gate.likelihoods(logits.clone(), targets, counted, features)
+    others = logits[:, 1:].log_softmax(-1).gather(1, targets.unsqueeze(1) - 1).squeeze(1)
+    torch.testing.assert_close(alone, others)
+
+    trusting = logits.clone()
+    trusting[:, sentinel] += 9
+    trusting.requires_grad_()
+    mixed, alone = gate.likelihoods(trusting * 1, targets, counted, features)
+    (of_mixed,) = torch.autograd.grad(mixed.sum(), trusting, retain_graph=True)
+    (of_alone,) = torch.autograd.grad(alone.sum(), trusting)
+    assert of_mixed[:, 1:].abs().max() < 1e-2  # nothing left to learn
+    assert of_alone[:, 1:].abs().amax(1).min() > 0.1
