@@ -274,6 +274,8 @@ class Forgotten:
     memes: int
     reactions: int
     requests: int
+    gone: tuple[Placed, ...] = ()
+    """The memes, oldest first."""
 
     def __str__(self) -> str:
         counted = {"meme": self.memes, "vote": self.reactions, "request": self.requests}
@@ -283,10 +285,15 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something every open window should hear of: a new meme, or the votes on one."""
+    """Something every open window should hear of: a new meme, the votes on one, or that one is remembered no more.
 
-    kind: Literal["meme", "reactions"]
-    meme: MemeRecord
+    It tells which meme, and nothing of what it holds: that may be forgotten before a slow listener hears of it.
+    """
+
+    kind: Literal["meme", "reactions", "gone"]
+    platform: str
+    chat: str
+    meme: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -772,9 +779,9 @@ class Service(Protocol):
         ...
 
     def changes(self, platform: str, chat: str) -> Changes:
-        """Every new meme and vote of a chat from now on, until the iterator is closed or the bot stops.
+        """What new memes, votes and forgotten memes a chat has from now on, until it is closed or the bot stops.
 
-        A reader that lags gets the newest state of each meme; `mine` is always empty here.
+        A reader that lags gets one change of each meme.
         """
         ...
 

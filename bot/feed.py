@@ -1,7 +1,6 @@
 """Changes of a chat, told to everybody who listens. A slow listener costs little and still hears the newest."""
 
 import asyncio
-import dataclasses
 import weakref
 from collections import OrderedDict
 
@@ -35,10 +34,10 @@ class Listener:
         """Votes on a meme that still waits to be heard of are folded into it."""
         if self._closed:
             return
-        waiting = self._pending.pop(change.meme.id, None)
-        if waiting is not None and waiting.kind == "meme":
-            change = dataclasses.replace(change, kind="meme")
-        self._pending[change.meme.id] = change
+        waiting = self._pending.pop(change.meme, None)
+        if waiting is not None and change.kind == "reactions":
+            change = waiting
+        self._pending[change.meme] = change
         if len(self._pending) > PENDING:
             self._pending.popitem(last=False)
         self._wake.set()
@@ -68,7 +67,7 @@ class Feed:
 
     def tell(self, change: Change) -> None:
         for listener in list(self._listeners):
-            if listener.chat == (change.meme.platform, change.meme.chat):
+            if listener.chat == (change.platform, change.chat):
                 listener.tell(change)
 
     def close(self) -> None:

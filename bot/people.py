@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from bot.events import Forgotten
+from bot.events import Forgotten, Placed
 
 REMEMBERED = 30 * 86_400
 """Seconds; platforms are asked for votes of the last days only."""
@@ -65,8 +65,12 @@ def forget(db: Database, platform: str, user: str, at: float) -> Forgotten:
     db.execute("DELETE FROM ratings WHERE platform = ? AND user = ?", values)
     reactions = db.execute("DELETE FROM reactions WHERE platform = ? AND user = ?", values).rowcount
     requests = db.execute("DELETE FROM requests WHERE platform = ? AND user = ?", values).rowcount
-    memes = db.execute("DELETE FROM memes WHERE platform = ? AND ? IN (user, author)", values).rowcount
-    return Forgotten(memes, reactions, requests)
+    rows = db.query(
+        "SELECT id, chat, reply FROM memes WHERE platform = ? AND ? IN (user, author) ORDER BY created", values
+    )
+    gone = tuple(Placed(row["id"], row["chat"], row["reply"] or "") for row in rows)
+    db.execute("DELETE FROM memes WHERE platform = ? AND ? IN (user, author)", values)
+    return Forgotten(len(gone), reactions, requests, gone)
 
 
 def forgotten_since(db: Database, platform: str, user: str, since: float) -> bool:

@@ -274,8 +274,10 @@ class Service:
         """Forget a meme; raises what `check_deletable` raises."""
         await self.check_deletable(meme, user, moderator=moderator)
         with _guarded():
+            record = await self._store.record(meme)
             await self._store.delete([meme])
         self._posted.drop(meme)
+        self._feed.tell(Change("gone", record.platform, record.chat, meme))
 
     async def deleted(self, platform: str, chat: str, message: str) -> list[Placed]:
         """A message is gone from its chat: forget the meme that it was, and requests for memes of its picture.
@@ -290,6 +292,7 @@ class Service:
             await self._store.delete([placed.meme for placed in gone])
             for placed in gone:
                 self._posted.drop(placed.meme)
+                self._feed.tell(Change("gone", platform, placed.chat, placed.meme))
             return [placed for placed in memes if placed not in gone]
 
     async def settings(self, place: Place) -> Settings:
@@ -364,6 +367,8 @@ class Service:
                 forgotten = await self._store.forget(platform, user, self._clock())
             finally:  # after the store: what was being written down is, and its words are known by now
                 self._posted.forget(platform, user)
+            for placed in forgotten.gone:
+                self._feed.tell(Change("gone", platform, placed.chat, placed.meme))
             self._told(platform, "")
             return forgotten
 
@@ -385,7 +390,7 @@ class Service:
         return await self._store.latest(platform, chat, user, max(0, min(limit, MAX_LATEST)))
 
     def changes(self, platform: str, chat: str) -> Listener:
-        """Every new meme and vote of a chat from now on, until the iterator is closed or the bot stops."""
+        """What new memes, votes and forgotten memes a chat has from now on, until it is closed or the bot stops."""
         return self._feed.listen(platform, chat)
 
     def close(self) -> None:
@@ -496,7 +501,7 @@ class Service:
         self._health.count_reaction(False, gone)
         if new or gone:
             record = await self._store.record(meme)
-            self._feed.tell(Change("reactions", record))
+            self._feed.tell(Change("reactions", record.platform, record.chat, meme))
             self._told(record.platform, record.chat)
 
     async def _finish(
@@ -514,7 +519,7 @@ class Service:
         else:
             self._posted.keep(record, wish.context)
         line |= {"meme": record.id, "seed": record.seed, "model": record.model}
-        self._feed.tell(Change("meme", record))
+        self._feed.tell(Change("meme", record.platform, record.chat, record.id))
         return _reply(record, kept)
 
     def _record(self, platform: str, chat: str, user: str, wish: Wish, made: Made) -> MemeRecord:

@@ -1,8 +1,9 @@
-"""Server-sent events: every open window hears of new memes and votes."""
+"""Server-sent events: every open window hears of new memes, of votes, and of memes that are forgotten."""
 
 import asyncio
 import json
 from contextlib import aclosing, suppress
+from typing import Any
 
 from aiohttp import web
 
@@ -21,7 +22,8 @@ _HEADERS = {
 
 
 class Feed:
-    """The open streams. Events are named `meme` and `reactions`; their data is a meme as `wire.record` gives it.
+    """The open streams. Events are named `meme` and `reactions`, their data is a meme as `wire.record` gives it; or
+    `gone`, with nothing but the `id` of a meme that is forgotten.
 
     Whoever connects again asks for the last memes once: what happened in between is not repeated here.
     """
@@ -65,7 +67,11 @@ async def _tell(response: web.StreamResponse, service: Service, changes: Changes
 async def _message(service: Service, change: Change, user: str) -> bytes:
     # The change is the same for every window; which votes are "mine" is not.
     try:
-        meme = await service.record(change.meme.id, user)
-    except NotFound:
-        return b": forgotten meanwhile\n\n"
-    return f"event: {change.kind}\ndata: {json.dumps(wire.record(meme))}\n\n".encode()
+        meme = await service.record(change.meme, user)
+    except NotFound:  # as was to be told, or forgotten meanwhile
+        return _event("gone", {"id": change.meme})
+    return _event(change.kind, wire.record(meme))
+
+
+def _event(kind: str, data: dict[str, Any]) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()

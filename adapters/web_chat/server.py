@@ -7,7 +7,8 @@
     POST   /api/memes/{id}/redo              {"candidate"?: k, "seed"?: s}: another of the picture; answers like a post
     POST   /api/memes/{id}/text              {"boxes": […]}: one's own words on it; answers like a post
     PUT    /api/memes/{id}/reactions/{emoji} and DELETE → {"id", "reactions", "mine"}
-    GET    /api/feed                         server-sent events `meme` and `reactions`, data as in the list; heartbeats
+    GET    /api/feed                         server-sent events `meme` and `reactions`, data as in the list, and
+                                             `gone` with an {"id"}; heartbeats
     GET    /memes/{id}                       the picture; `?download=1` to save it
     GET    /memes/{id}/attention             PNG: the words over the attention they paid
     GET    /rate                             blind rating, where there is something to rate: see rate.py

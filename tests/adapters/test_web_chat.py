@@ -27,6 +27,7 @@ from bot.events import (
     Change,
     Failed,
     Forbidden,
+    Forgotten,
     Gone,
     ImagePosted,
     MemeRecord,
@@ -102,17 +103,24 @@ class Pictures:
         self._known(change.meme)
         votes = self.votes[change.meme]
         (votes.add if change.added else votes.discard)((change.user, change.emoji))
-        self._tell(Change("reactions", await self.record(change.meme)))
+        self._tell(Change("reactions", "web", "page", change.meme))
 
     async def explain(self, meme: str) -> bytes:
         self._known(meme)
         return png(9, 9)
 
+    async def forget(self, platform: str, user: str) -> Forgotten:
+        theirs = [meme for meme, (record, _) in self.memes.items() if record.user == user]
+        for meme in theirs:
+            del self.memes[meme], self.votes[meme]
+            self._tell(Change("gone", platform, "page", meme))
+        return Forgotten(len(theirs), 0, 0)
+
     async def picture(self, meme: str) -> tuple[bytes, str]:
         return self._known(meme)[1], "image/png"
 
     async def record(self, meme: str, user: str = "") -> MemeRecord:
-        votes = sorted(self.votes[meme])
+        votes = sorted(self.votes.get(meme, ()))
         counts: dict[str, int] = {}
         for _, emoji in votes:
             counts[emoji] = counts.get(emoji, 0) + 1
@@ -147,7 +155,7 @@ class Pictures:
         )  # fmt: skip
         self.memes[name] = record, data
         self.votes[name] = set()
-        self._tell(Change("meme", record))
+        self._tell(Change("meme", "web", "page", name))
         return MemeReply(
             name, data, "image/png", record.alt, boxes, "a picture", seed, "pictures-1", candidates, 0
         )  # fmt: skip
@@ -519,6 +527,18 @@ async def test_the_feed_tells_every_window(site: Site, monkeypatch: pytest.Monke
             assert (kind, told["id"], told["url"]) == ("meme", meme["id"], meme["url"])
             kind, told = await event(window)
             assert (kind, told["reactions"], told["mine"]) == ("reactions", {"👍": 1}, mine)
+
+
+async def test_the_feed_tells_nothing_but_the_id_of_what_is_forgotten(site: Site) -> None:
+    """Nor where it was to tell of something else, and the meme is gone by then."""
+    async with site.client.get("/api/feed") as window:
+        meme = await site.meme()
+        assert (await event(window))[0] == "meme"
+        async with site.client.delete("/api/me") as answer:
+            assert await answer.json() == {"memes": 1, "votes": 0}
+        site.service._tell(Change("reactions", "web", "page", meme["id"]))
+        for _ in range(2):
+            assert await event(window) == ("gone", {"id": meme["id"]})
 
 
 # ------------------------------------------------------------------ starting and stopping

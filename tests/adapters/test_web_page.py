@@ -5,9 +5,10 @@ import base64
 import io
 import re
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -387,6 +388,51 @@ def test_who_wants_to_be_forgotten_is(browser: Browser, site: Site) -> None:
         expect(memes(two)).to_have_count(1)
         expect(reaction(memes(two).first, "👍")).to_have_text("👍")
         assert not pairs(site)
+
+
+def test_what_is_forgotten_disappears_from_every_window(browser: Browser, site: Site) -> None:
+    with window(browser, site) as one, window(browser, site) as two:
+        listen(two)
+        pick(two)
+        expect(memes(one)).to_have_count(1)
+        pick(one)
+        expect(memes(two)).to_have_count(2)
+        forget(one)
+        expect(memes(two)).to_have_count(1)
+        forget(two)
+        for page in (one, two):
+            expect(memes(page)).to_have_count(0)
+        one.reload()
+        expect(one.get_by_role("heading", name="Show me a picture")).to_be_visible()
+
+
+def forget(page: Page) -> None:
+    page.once("dialog", lambda dialog: dialog.accept())
+    say(page, "/forget")
+    expect(page.locator(".note").last).to_contain_text("Forgotten:")
+
+
+def test_a_window_that_did_not_hear_what_was_forgotten_finds_out(browser: Browser, site: Site, page: Page) -> None:
+    listen(page)
+    for _ in range(2):
+        pick(page)
+    quietly_forget(site)
+    reaction(memes(page).first, "👍").click()
+    expect(page.locator(".problem")).to_have_text("There is no such meme.")
+    expect(memes(page)).to_have_count(1)
+    site.stop()
+    expect(page.get_by_text("Connecting again…")).to_be_visible()
+    site.start()
+    expect(memes(page)).to_have_count(0)
+    say(page, "/meme own | words")
+    expect(page.locator(".note").last).to_contain_text("There is no picture to write on yet")
+
+
+def quietly_forget(site: Site) -> None:
+    """Every meme, as another process does it: the bot is not told."""
+    with closing(sqlite3.connect(site.folder / "quipbot.db")) as db, db:
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("DELETE FROM memes")
 
 
 def test_the_attention_is_shown_on_request(page: Page) -> None:

@@ -14,6 +14,7 @@ from bot.events import (
     BadPicture,
     BadRequest,
     Blocked,
+    Change,
     Failed,
     Fetch,
     Forbidden,
@@ -218,13 +219,26 @@ async def test_votes_count_once_however_they_are_spelt(service: Service, health:
 async def test_every_window_hears_of_memes_and_votes(service: Service, posted: Posted) -> None:
     here, elsewhere = service.changes("test", "c"), service.changes("test", "d")
     reply = await answer(service, posted())
-    assert (await anext(here)).kind == "meme"
+    assert await anext(here) == Change("meme", "test", "c", reply.id)
     await service.react(ReactionChanged("test", "v", "🔥", True, meme=reply.id))
-    change = await anext(here)
-    assert (change.kind, change.meme.reactions, change.meme.mine) == ("reactions", {"🔥": 1}, ())
+    assert await anext(here) == Change("reactions", "test", "c", reply.id)
     await service.react(ReactionChanged("test", "v", "🔥", True, meme=reply.id))
     service.close()
     assert [change async for change in here] == []
+    assert [change async for change in elsewhere] == []
+
+
+async def test_every_window_hears_of_what_is_gone(service: Service, posted: Posted) -> None:
+    """Forgotten with whom it was made for or whose picture it is, deleted by a button, or with its message."""
+    memes = [await answer(service, posted(user=user, author=author)) for user, author in (("u", ""), ("v", "u"))]
+    memes += [await answer(service, posted(user="v")) for _ in range(3)]
+    await service.sent(memes[3].id, "r3")
+    here, elsewhere = service.changes("test", "c"), service.changes("test", "d")
+    await service.forget("test", "u")
+    await service.delete(memes[2].id, "v")
+    await service.deleted("test", "c", "r3")
+    service.close()
+    assert [change async for change in here] == [Change("gone", "test", "c", meme.id) for meme in memes[:4]]
     assert [change async for change in elsewhere] == []
 
 

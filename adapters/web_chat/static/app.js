@@ -2,11 +2,13 @@
 
 const REACTIONS = ["😂", "👍", "❤️", "🔥", "💩", "👎"];
 const UNREACHABLE = "The bot cannot be reached. Is it still running?";
+const LISTED = 30; // the most memes that the server lists
 
 const log = document.getElementById("log");
 const empty = document.getElementById("empty");
 const text = document.getElementById("text");
 const memes = new Map(); // id → {meme, node}
+const gone = new Set(); // ids of memes that were forgotten: an answer that was on its way may still bring one
 
 // ---------------------------------------------------------------- small things
 
@@ -33,6 +35,8 @@ async function api(method, path, body) {
     throw new Error(UNREACHABLE);
   }
   if (answer.ok) return answer;
+  const [, meme] = /\/memes\/([^/]+)/.exec(path) ?? [];
+  if (meme && answer.status === 404) remove(meme);
   const problem = await answer.json().catch(() => ({}));
   throw new Error(problem.error ?? `The bot answered with an error (${answer.status}).`);
 }
@@ -87,6 +91,7 @@ function note(sentence, problem = true) {
 // ---------------------------------------------------------------- a meme
 
 function show(meme, place) {
+  if (gone.has(meme.id)) return place?.remove();
   const known = memes.get(meme.id);
   if (known) {
     place?.remove();
@@ -97,6 +102,13 @@ function show(meme, place) {
   if (place) place.replaceWith(node);
   else append(node);
   empty.hidden = true;
+}
+
+function remove(id) {
+  gone.add(id);
+  memes.get(id)?.node.remove();
+  memes.delete(id);
+  empty.hidden = log.childElementCount > 0;
 }
 
 function card(meme) {
@@ -333,7 +345,12 @@ addEventListener("drop", (event) => {
 // ---------------------------------------------------------------- every window live
 
 async function refresh() {
+  const shown = [...memes.keys()]; // what comes while the list is on its way may not be in it
   const { memes: latest } = await (await api("GET", "/api/memes")).json();
+  const listed = new Set(latest.map(({ id }) => id));
+  // A full list says nothing of memes that are older than all of it.
+  const first = latest.length < LISTED ? 0 : shown.findIndex((id) => listed.has(id));
+  if (first >= 0) shown.slice(first).filter((id) => !listed.has(id)).forEach(remove);
   latest.forEach(hear);
   empty.hidden = log.childElementCount > 0;
 }
@@ -353,6 +370,8 @@ function connect() {
       connection.hidden = online;
       connection.dataset.live = online;
       if (online) refresh().catch(() => {}); // what was missed meanwhile; the feed itself tells when it breaks
+    } else if (kind === "gone") {
+      remove(meme.id);
     } else if (kind === "meme" || [...memes.keys(), ...heard.map(({ id }) => id)].includes(meme.id)) {
       hear(meme); // votes on a meme from before the list stay unsaid
     }
@@ -366,7 +385,7 @@ function connect() {
       tell({ kind: "connection", online: false });
       if (source.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
     });
-    for (const kind of ["meme", "reactions"]) {
+    for (const kind of ["meme", "reactions", "gone"]) {
       source.addEventListener(kind, ({ data }) => tell({ kind, meme: JSON.parse(data) }));
     }
   };
