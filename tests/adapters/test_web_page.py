@@ -412,6 +412,23 @@ def forget(page: Page) -> None:
     expect(page.locator(".note").last).to_contain_text("Forgotten:")
 
 
+def test_what_waits_when_everything_is_forgotten_is_not_posted(page: Page, run: Run) -> None:
+    posts: list[str] = []
+    page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
+    with paused(run):
+        page.set_input_files("#pick", [file(picture(shade)) for shade in range(3)])
+        expect(page.locator(".making")).to_have_count(3)
+        page.once("dialog", lambda dialog: dialog.accept())
+        say(page, "/forget")
+        expect(page.locator(".making")).to_have_count(1)
+    expect(page.locator(".note", has_text="Forgotten:")).to_be_visible()
+    expect(page.locator(".making")).to_have_count(0)
+    listed = page.evaluate("async () => (await (await fetch('/api/memes')).json()).memes.length")
+    expect(memes(page)).to_have_count(listed)
+    pick(page)
+    assert len(posts) == 2
+
+
 def test_a_window_that_did_not_hear_what_was_forgotten_finds_out(browser: Browser, site: Site, page: Page) -> None:
     listen(page)
     for _ in range(2):

@@ -215,29 +215,34 @@ function request(preview, ask) { // `preview`: the address of what the meme will
   const place = making(preview);
   waiting += 1;
   line = line.then(async () => {
-    announce("Making a meme…");
-    place.querySelector("p").textContent = "Thinking of something…";
-    try {
-      const meme = await ask();
-      show(meme, place);
-      openLatest(meme.id);
-      follow();
-      announce(`Here is the meme. ${meme.alt}`);
-    } catch (error) {
-      place.remove();
-      note(error.message);
-    }
+    if (place.isConnected) await fulfil(place, ask); // else everything was forgotten while it waited
     URL.revokeObjectURL(preview);
     waiting -= 1;
     heard.splice(0).forEach((meme) => show(meme));
   });
 }
 
+async function fulfil(place, ask) {
+  announce("Making a meme…");
+  place.classList.remove("waiting");
+  place.querySelector("p").textContent = "Thinking of something…";
+  try {
+    const meme = await ask();
+    show(meme, place);
+    openLatest(meme.id);
+    follow();
+    announce(`Here is the meme. ${meme.alt}`);
+  } catch (error) {
+    place.remove();
+    note(error.message);
+  }
+}
+
 function making(url) {
   following = true;
   const picture = make("img", { alt: "", src: url });
   picture.addEventListener("error", () => picture.remove()); // not every picture is one that a browser can show
-  return append(make("li", { class: "making", "aria-busy": "true" },
+  return append(make("li", { class: "making waiting", "aria-busy": "true" },
     make("div", { class: "frame" }, picture, make("div", { class: "spinner" })),
     make("p", {}, "Waiting for its turn…")));
 }
@@ -292,10 +297,10 @@ function send() {
 async function forget() {
   if (!confirm("Remove your memes and your votes? Nothing is learnt from them any more then.")) return;
   text.value = "";
+  for (const place of log.querySelectorAll(".making.waiting")) place.remove(); // never posted, then
   try {
     const { memes: removed, votes } = await (await api("DELETE", "/api/me")).json();
-    log.replaceChildren();
-    memes.clear();
+    for (const node of log.querySelectorAll(".said, .note")) node.remove();
     await refresh();
     note(`Forgotten: ${count(removed, "meme")} and ${count(votes, "vote")} of yours.`, false);
   } catch (error) {
