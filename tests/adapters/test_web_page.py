@@ -483,7 +483,15 @@ def test_trouble_is_told_in_the_chat_and_the_next_picture_works(page: Page, site
     pick(page)
     site.stop()
     page.set_input_files("#pick", file(picture()))
-    expect(page.locator(".problem").last).to_have_text("The bot cannot be reached. Is it still running?")
+    expect(page.locator(".problem").last).to_have_text("picture.jpg: The bot cannot be reached. Is it still running?")
+
+
+def test_of_several_pictures_the_one_that_cannot_be_read_is_named_in_its_place(page: Page) -> None:
+    broken = file(b"not a picture", "holiday.jpg")
+    page.set_input_files("#pick", [file(picture(), "a.jpg"), broken, file(picture(9), "b.jpg")])
+    expect(memes(page)).to_have_count(2)
+    expect(page.locator("#log > .meme + .problem")).to_contain_text("holiday.jpg: ")
+    expect(page.locator("#log > .problem + .meme")).to_have_count(1)
 
 
 # ------------------------------------------------------------------ every window live

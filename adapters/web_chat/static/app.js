@@ -83,9 +83,11 @@ function say(sentence) {
   append(make("li", { class: "said" }, sentence));
 }
 
-function note(sentence, problem = true) {
+function note(sentence, problem = true, place) {
   announce(sentence);
-  return append(make("li", { class: problem ? "note problem" : "note" }, sentence));
+  const node = make("li", { class: problem ? "note problem" : "note" }, sentence);
+  if (place) place.replaceWith(node);
+  else append(node);
 }
 
 // ---------------------------------------------------------------- a meme
@@ -211,18 +213,18 @@ let line = Promise.resolve();
 let waiting = 0;
 let heard = []; // memes that the feed told of while one of ours, maybe the same, was being made
 
-function request(preview, ask) { // `preview`: the address of what the meme will look like
+function request(preview, ask, name) { // `preview`: the address of what the meme will look like; `name`: of a file
   const place = making(preview);
   waiting += 1;
   line = line.then(async () => {
-    if (place.isConnected) await fulfil(place, ask); // else everything was forgotten while it waited
+    if (place.isConnected) await fulfil(place, ask, name); // else everything was forgotten while it waited
     URL.revokeObjectURL(preview);
     waiting -= 1;
     heard.splice(0).forEach((meme) => show(meme));
   });
 }
 
-async function fulfil(place, ask) {
+async function fulfil(place, ask, name) {
   announce("Making a meme…");
   place.classList.remove("waiting");
   place.querySelector("p").textContent = "Thinking of something…";
@@ -233,8 +235,7 @@ async function fulfil(place, ask) {
     follow();
     announce(`Here is the meme. ${meme.alt}`);
   } catch (error) {
-    place.remove();
-    note(error.message);
+    note(name ? `${name}: ${error.message}` : error.message, true, place);
   }
 }
 
@@ -257,7 +258,7 @@ function post(file, words) {
     form.set("image", file, file.name || "picture");
     if (words) form.set("text", words);
     return (await api("POST", "/api/memes", form)).json();
-  });
+  }, file.name);
 }
 
 function again(meme, path, wish) {
