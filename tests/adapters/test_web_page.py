@@ -494,6 +494,19 @@ def test_of_several_pictures_the_one_that_cannot_be_read_is_named_in_its_place(p
     expect(page.locator("#log > .problem + .meme")).to_have_count(1)
 
 
+def test_words_come_back_when_nothing_comes_of_them(page: Page, site: Site) -> None:
+    typed = page.get_by_label("Words for the picture")
+    pick(page)
+    typed.fill("me at work")
+    page.set_input_files("#pick", file(b"not a picture"))
+    expect(page.locator(".problem")).to_have_count(1)
+    expect(typed).to_have_value("me at work")
+    site.stop()
+    say(page, "/meme top | bottom")
+    expect(page.locator(".problem")).to_have_count(2)
+    expect(typed).to_have_value("/meme top | bottom")
+
+
 # ------------------------------------------------------------------ every window live
 
 

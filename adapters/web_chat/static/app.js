@@ -213,18 +213,19 @@ let line = Promise.resolve();
 let waiting = 0;
 let heard = []; // memes that the feed told of while one of ours, maybe the same, was being made
 
-function request(preview, ask, name) { // `preview`: the address of what the meme will look like; `name`: of a file
+// `preview`: the address of what the meme will look like; `words`: what was typed; `name`: the file's
+function request(preview, ask, words, name) {
   const place = making(preview);
   waiting += 1;
   line = line.then(async () => {
-    if (place.isConnected) await fulfil(place, ask, name); // else everything was forgotten while it waited
+    if (place.isConnected) await fulfil(place, ask, words, name); // else everything was forgotten while it waited
     URL.revokeObjectURL(preview);
     waiting -= 1;
     heard.splice(0).forEach((meme) => show(meme));
   });
 }
 
-async function fulfil(place, ask, name) {
+async function fulfil(place, ask, words, name) {
   announce("Making a meme…");
   place.classList.remove("waiting");
   place.querySelector("p").textContent = "Thinking of something…";
@@ -236,6 +237,7 @@ async function fulfil(place, ask, name) {
     announce(`Here is the meme. ${meme.alt}`);
   } catch (error) {
     note(name ? `${name}: ${error.message}` : error.message, true, place);
+    giveBack(words);
   }
 }
 
@@ -258,14 +260,18 @@ function post(file, words) {
     form.set("image", file, file.name || "picture");
     if (words) form.set("text", words);
     return (await api("POST", "/api/memes", form)).json();
-  }, file.name);
+  }, words, file.name);
 }
 
-function again(meme, path, wish) {
-  request(meme.url, async () => (await api("POST", `/api/memes/${meme.id}/${path}`, wish)).json());
+function again(meme, path, wish, words) {
+  request(meme.url, async () => (await api("POST", `/api/memes/${meme.id}/${path}`, wish)).json(), words);
 }
 
-const another = (meme, wish) => again(meme, "redo", wish);
+const another = (meme, wish, words) => again(meme, "redo", wish, words);
+
+function giveBack(words = "") { // for another try, unless something else is being typed
+  text.value ||= words;
+}
 
 // ---------------------------------------------------------------- what people do
 
@@ -291,8 +297,8 @@ function send() {
   text.value = "";
   say(words);
   const own = words.replace(/^\/meme(?=\s|$)/i, "").trim();
-  if (own) again(last, "text", { boxes: own.split("|").map((box) => box.trim()) });
-  else another(last, {});
+  if (own) again(last, "text", { boxes: own.split("|").map((box) => box.trim()) }, words);
+  else another(last, {}, words);
 }
 
 async function forget() {
@@ -306,6 +312,7 @@ async function forget() {
     note(`Forgotten: ${count(removed, "meme")} and ${count(votes, "vote")} of yours.`, false);
   } catch (error) {
     note(error.message);
+    giveBack("/forget");
   }
 }
 
