@@ -595,6 +595,17 @@ def test_everything_works_by_keyboard(page: Page) -> None:
     expect(memes(page)).to_have_count(3)
 
 
+def test_the_caption_that_is_picked_by_keyboard_keeps_the_focus(page: Page) -> None:
+    choice = pick(page).locator(".candidates button").nth(1)
+    choice.focus()
+    page.keyboard.press("Enter")
+    expect(memes(page)).to_have_count(2)
+    expect(memes(page).last.locator(".candidates button").nth(1)).to_be_focused()
+    say(page, "/meme own | words")
+    expect(memes(page)).to_have_count(3)
+    expect(page.get_by_label("Words for the picture")).to_be_focused()
+
+
 def test_a_phone_scrolls_in_one_direction_only(browser: Browser, site: Site) -> None:
     with window(browser, site, **PHONE) as page:
         expect(page.get_by_role("button", name="Take a photo").first).to_be_visible()

@@ -251,7 +251,14 @@ function making(url) {
 }
 
 function openLatest(id) {
+  const held = document.activeElement;
+  const closing = held.closest(".candidates ul")?.closest(".meme");
   for (const details of log.querySelectorAll(".candidates")) details.open = details.closest(".meme").id === `meme-${id}`;
+  if (!closing || closing.id === `meme-${id}`) return;
+  // What is closed cannot keep the focus: the same control of the new card takes it, or else the one that closed it.
+  const place = [...closing.querySelectorAll(".candidates button")].indexOf(held);
+  const same = memes.get(id)?.node.querySelectorAll(".candidates button")[place];
+  (same ?? closing.querySelector("summary")).focus({ preventScroll: true });
 }
 
 function post(file, words) {
