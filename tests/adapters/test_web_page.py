@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, expect, sync_playwright
 
 from adapters.web_chat import WebChat
 from bot.config import Captioner, Config, Reply
@@ -284,6 +284,26 @@ def test_dropped_pictures_are_posted_one_after_the_other(page: Page) -> None:
     images = memes(page).get_by_role("img")
     assert all(is_shown(images.nth(place)) for place in range(3))
     assert [image.evaluate("image => image.naturalWidth") for image in images.all()] == [200, 100, 300]
+
+
+def test_who_leaves_while_pictures_wait_is_asked(page: Page, run: Run) -> None:
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", stay)
+    reaction(pick(page), "👍").click()  # browsers ask nobody who has touched nothing
+    with paused(run):
+        page.set_input_files("#pick", [file(picture(shade)) for shade in range(2)])
+        expect(page.locator(".making")).to_have_count(2)
+        with page.expect_event("dialog"):
+            page.evaluate("setTimeout(() => location.reload())")
+    expect(memes(page)).to_have_count(3)
+    assert asked == ["beforeunload"]
+    page.reload()
+    assert asked == ["beforeunload"]
 
 
 def test_words_go_along_with_the_next_picture(page: Page) -> None:

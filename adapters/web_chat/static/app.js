@@ -414,6 +414,8 @@ function connect() {
   else listen(); // plain http from another machine has no locks
 }
 
+addEventListener("beforeunload", (event) => { if (waiting) event.preventDefault(); }); // the queue is this page's only
+
 addEventListener("visibilitychange", () => { if (!document.hidden) refresh().catch(() => {}); });
 
 refresh().catch((error) => note(error.message)).finally(() => {
