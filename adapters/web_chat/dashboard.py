@@ -35,8 +35,8 @@ def document(figures: Figures) -> str:
         _section("Models", _approvals(figures.versions), _versions(figures.versions)),
         _section("Time a meme takes", _stages(figures)),
         _section("Retraining", _retrainings(figures.retrainings)),
-        _section("Best texts", _texts(figures.best)),
-        _section("Worst texts", _texts(figures.worst)),
+        _section("Best texts", _texts(figures.best, "texts with more votes for than against them")),
+        _section("Worst texts", _texts(figures.worst, "texts with more votes against than for them")),
     )
     return page("Quipbot’s figures", "/static/dashboard.css", header, main)
 
@@ -88,9 +88,9 @@ def _retrainings(retrainings: Sequence[Retrained]) -> Element:
     return _table(("Began", "Took", "Model", "Votes on", "Outcome", "Why"), rows)
 
 
-def _texts(rated: Sequence[Rated]) -> Element:
+def _texts(rated: Sequence[Rated], what: str) -> Element:
     if not rated:
-        return _nothing("votes")
+        return _nothing(what)
     return tag("ol", *(tag("li", tag("q", " / ".join(each.boxes)), _votes(each)) for each in rated))
 
 

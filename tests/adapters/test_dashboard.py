@@ -1,5 +1,6 @@
 """The operator's page as text: what it says, and that no text becomes markup."""
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -39,8 +40,18 @@ def version(name: str, **changes: object) -> Version:
 
 def test_nothing_has_happened_yet() -> None:
     text = " ".join(Tags(document(EMPTY)).text)
-    for what in ("memes", "retrainings", "votes"):
+    for what in ("memes", "retrainings", "texts with more votes for", "texts with more votes against"):
         assert f"There are no {what}" in text
+
+
+def test_a_vote_is_not_denied_where_it_makes_no_text_the_worst() -> None:
+    """Nor where it makes none the best."""
+    liked, disliked = [Rated(("good",), 1, 0)], [Rated(("bad",), 0, 1)]
+    for best, worst in ((liked, []), ([], disliked), ([], [])):
+        text = " ".join(Tags(document(dataclasses.replace(EMPTY, best=best, worst=worst))).text)
+        assert "There are no votes" not in text
+        assert ("more votes for than against them yet" in text) == (not best)
+        assert ("more votes against than for them yet" in text) == (not worst)
 
 
 def test_everything_is_there() -> None:
