@@ -485,6 +485,18 @@ def test_the_attention_is_shown_on_request(page: Page) -> None:
     expect(shown).to_be_hidden()
 
 
+def test_nobody_is_told_why_the_model_wrote_what_it_did_not(page: Page) -> None:
+    why = page.get_by_role("button", name="Why these words?")
+    pick(page).locator(".candidates button").nth(1).click()
+    expect(why).to_have_count(2)
+    say(page, "/meme own | words")
+    expect(memes(page)).to_have_count(3)
+    expect(why).to_have_count(2)
+    page.reload()
+    expect(memes(page)).to_have_count(3)
+    expect(why).to_have_count(2)
+
+
 def test_a_meme_can_be_downloaded(page: Page) -> None:
     meme = pick(page, picture(size=(180, 90)))
     with page.expect_download() as download:
@@ -633,10 +645,10 @@ def test_a_phone_scrolls_in_one_direction_only(browser: Browser, site: Site) -> 
         assert fits(page)
         pick(page, picture(size=(1600, 200)))
         expect(pick(page, picture(size=(600, 900))).get_by_role("img")).to_be_in_viewport(ratio=1)
-        say(page, "/meme " + "unbreakable" * 20 + " | 🔥")
-        expect(memes(page)).to_have_count(3)
         memes(page).last.get_by_role("button", name="Why these words?").tap()
         expect(memes(page).last.locator(".attention img")).to_be_visible()
+        say(page, "/meme " + "unbreakable" * 20 + " | 🔥")
+        expect(memes(page)).to_have_count(3)
         page.set_input_files("#pick", file(b"no picture"))
         expect(page.locator(".problem")).to_be_visible()
         assert fits(page)

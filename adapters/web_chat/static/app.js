@@ -119,7 +119,7 @@ function card(meme) {
   const actions = make("div", { class: "row actions" },
     make("button", { type: "button", onclick: () => another(meme, {}) }, "Another one"),
     make("a", { class: "button", href: `${meme.url}?download=1`, download: "" }, "Download"),
-    why(meme));
+    ...(meme.candidates.length ? [why(meme)] : [])); // the model wrote none of somebody's own words
   entry.node = make("li", { class: "meme", id: `meme-${meme.id}`, "aria-label": "Meme" },
     make("a", { class: "frame", href: meme.url, target: "_blank", tabindex: "-1" },
       make("img", { src: meme.url, alt: meme.alt })),
