@@ -7,10 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from captioner.fonts import Fonts
+
 _CELL = 200
-_LABEL = 26
+_LABEL = 30
+_SIZE = 20
 _GAP = 8
-_COLUMNS = 6
+_COLUMNS = 4
+"""As many as can be read where the sheet is shown on a page: the whole row has the width of a card there."""
 _MOST = 30
 """Words of a sheet at most."""
 _FLAT = 4
@@ -27,14 +31,19 @@ class NoAttentionError(ValueError):
 
 
 def attention_map(
-    image: Image.Image, pieces: Sequence[str], weights: np.ndarray, regions: np.ndarray | None = None
+    image: Image.Image,
+    pieces: Sequence[str],
+    weights: np.ndarray,
+    regions: np.ndarray | None = None,
+    fonts: Fonts | None = None,
 ) -> bytes:
     """PNG of the RGB picture, and of it once more for every word, under a heat map of where the word looked.
 
     `weights` (T, R) has one row a piece. The R places are a square grid over the whole picture, or else `regions`
     (R, 4): left, top, right and bottom in shares of the picture's width and height. Of regions, the one that the word
-    looked at most is outlined (after Anderson et al. 2018).
+    looked at most is outlined (after Anderson et al. 2018). Words are written in `fonts`, else in those installed.
     """
+    fonts = fonts or Fonts.resolve()
     words = _words(pieces, weights)[:_MOST]
     small = image.copy()
     small.thumbnail((_CELL, _CELL))
@@ -42,14 +51,25 @@ def attention_map(
     columns = min(_COLUMNS, len(cells))
     width, height = _CELL + _GAP, small.height + _LABEL + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, math.ceil(len(cells) / columns) * height + _GAP), "#16161c")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    pen = ImageDraw.Draw(sheet)
     for i, (word, picture) in enumerate(cells):
         x, y = _GAP + i % columns * width, _GAP + i // columns * height
         sheet.paste(picture, (x + (_CELL - small.width) // 2, y))
-        pen.text((x + _CELL / 2, y + small.height + 4), word.upper()[:20], "white", font, "ma")
+        with fonts.lock:
+            font = (fonts.face_for(word.upper()) or fonts.primary).at(_SIZE)
+            pen.text((x + _CELL / 2, y + small.height + 4), _shortened(word.upper(), font), "white", font, "ma")
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _shortened(word: str, font: ImageFont.FreeTypeFont) -> str:
+    """The word, or as much of it as fits under its picture."""
+    if font.getlength(word) <= _CELL:
+        return word
+    while word and font.getlength(word + "…") > _CELL:
+        word = word[:-1]
+    return word + "…"
 
 
 def _words(pieces: Sequence[str], weights: np.ndarray) -> list[tuple[str, np.ndarray]]:

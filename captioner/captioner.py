@@ -330,7 +330,7 @@ class Captioner:
         tokens = torch.tensor([[*prefix, *ids]], device=self.device)
         weights = attend(grid, tokens)[0, len(prefix) - 1 : -1].cpu().numpy()  # (T, R), the step that wrote each id
         regions = None if places is None else places[0].cpu().numpy()
-        return attention_map(picture.image, self.tokenizer.pieces(ids), weights, regions)
+        return attention_map(picture.image, self.tokenizer.pieces(ids), weights, regions, self.fonts)
 
     def _description(self, picture: int) -> Lane:
         return Lane(picture, self.prefixes["describe"], _DESCRIBE)

@@ -41,6 +41,24 @@ def test_pieces_are_joined_to_words_and_separators_left_out() -> None:
     assert (joined == halves).all()
 
 
+@pytest.mark.parametrize("word", ["fußball", "w" * 40, "w" * 200, "ж" * 60])
+def test_a_word_stays_under_its_picture_and_is_not_cut_without_a_sign(word: str) -> None:
+    label = labels([word])[0]
+    assert label[:, :GAP].max() < 60  # the ground
+    assert label[:, -GAP:].max() < 60
+    fits = word == "fußball"
+    assert (labels([word + "i"])[0] == label).all() != fits  # what no longer fits is left out
+    assert (labels([word[:4]])[0] != label).any()
+
+
+def labels(words: list[str]) -> list[np.ndarray]:
+    """What is written below the pictures of the words, and the gaps beside: (30, 216, 3) each."""
+    sheet = attention_map(GREY, ["▁" + word for word in words], np.full((len(words), 4), 0.25))
+    with Image.open(io.BytesIO(sheet)) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(float)
+    return [pixels[GAP + 100 : GAP + 130, (i + 1) * (CELL + GAP) :][:, : CELL + 2 * GAP] for i in range(len(words))]
+
+
 def test_who_looked_everywhere_alike_is_not_painted_as_if_it_had_looked_somewhere() -> None:
     noise = np.random.default_rng(0).normal(0, 1e-4, (1, 49))
     _, even = cells(attention_map(GREY, ["▁the"], np.full((1, 49), 1 / 49) + noise), 2)
