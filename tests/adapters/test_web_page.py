@@ -485,6 +485,28 @@ def test_the_attention_is_shown_on_request(page: Page) -> None:
     expect(shown).to_be_hidden()
 
 
+def test_the_attention_fits_a_wide_window_and_scrolls_in_a_narrow_one(browser: Browser, site: Site) -> None:
+    for options in ({}, PHONE):
+        with window(browser, site, **options) as page:
+            for size in ((320, 240), (120, 400)):
+                meme = pick(page, picture(size=size))
+                meme.get_by_role("button", name="Why these words?").click()
+                shown = meme.locator(".attention img")
+                expect(shown).to_be_visible()
+                hidden = meme.locator(".attention div").evaluate("box => box.scrollWidth - box.clientWidth")
+                assert (hidden > 0) == bool(options)
+                mask = meme.locator(".attention div").evaluate("box => getComputedStyle(box).maskImage")
+                assert ("gradient" in mask) == bool(options)
+                if options:
+                    meme.locator(".attention div").evaluate("box => box.scrollTo(box.scrollWidth, 0)")
+                    edges = meme.evaluate(
+                        "meme => ['div', 'img'].map(tag => "
+                        "meme.querySelector('.attention ' + tag).getBoundingClientRect().right)"
+                    )
+                    assert edges[1] <= edges[0] - 30  # nothing of the picture is left in the fading edge
+                assert fits(page)
+
+
 def test_nobody_is_told_why_the_model_wrote_what_it_did_not(page: Page) -> None:
     why = page.get_by_role("button", name="Why these words?")
     pick(page).locator(".candidates button").nth(1).click()
