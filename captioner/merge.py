@@ -6,6 +6,7 @@ learns both in turn. It works where they are near each other, as after a short t
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from captioner.checkpoint import Checkpoint
@@ -14,8 +15,8 @@ from captioner.checkpoint import Checkpoint
 def merged(parts: Sequence[tuple[Checkpoint, float]]) -> Checkpoint:
     """The first checkpoint with weights of decoder and gate that are of each part as large a share as is said.
 
-    A first one with a share of 0 lends everything else. Raises ValueError where the shares do not sum to 1, or for
-    decoders of other kinds, sizes or vocabularies than the first's.
+    A first one with a share of 0 lends everything else. Captions that any of them learnt are known as copies. Raises
+    ValueError where the shares do not sum to 1, or for decoders of other kinds, sizes or vocabularies than the first's.
     """
     first = parts[0][0]
     if abs(sum(share for _, share in parts) - 1) > 1e-6:
@@ -25,6 +26,8 @@ def merged(parts: Sequence[tuple[Checkpoint, float]]) -> Checkpoint:
             raise ValueError(f"{checkpoint.name} and {first.name} are not of a kind: only like models can be averaged.")
     first.decoder.load_state_dict(_average([(c.decoder.state_dict(), share) for c, share in parts]))
     first.gate.load_state_dict(_average([(c.gate.state_dict(), share) for c, share in parts]))
+    # The first one's as well, whatever its share: it lends its counts.
+    first.fingerprints = np.unique(np.concatenate([c.fingerprints for c, share in parts if share or c is first]))
     shares = [{"name": c.name, "share": share, "facts": c.facts} for c, share in parts]
     first.facts = {"data": first.facts.get("data"), "merged": shares}
     return first

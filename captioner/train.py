@@ -227,7 +227,7 @@ def untrained(
         if isinstance(base.decoder, AttentionGRU) and recipe.writer > base.decoder.config.writer == 0:
             base.decoder = base.decoder.with_writer(recipe.writer)
         base.decoder.drop(recipe.dropout)
-        base.name, base.fingerprints = name, fingerprints
+        base.name, base.fingerprints = name, np.union1d(base.fingerprints, fingerprints)  # it can still write the old
         return base
     seen_in = [s for s, part in zip(samples, split, strict=True) if part == "train"]
     decoder = new_decoder(decoder_name, recipe, len(tokenizer), kinds.count(seen_in))

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,15 @@ def test_a_merged_model_has_the_average_weights_and_all_else_of_the_first(tiny_m
     assert made.residual is not None
     assert [(m["name"], m["share"]) for m in made.facts["merged"][1:]] == [("-1.0", 0.25), ("1.0", 0.75)]
     assert Captioner.load(out, device="cpu").name == "both"
+
+
+def test_a_merged_model_knows_the_captions_that_any_part_learnt(tiny_model: Path) -> None:
+    parts = [Checkpoint.load(tiny_model) for _ in range(4)]
+    for part, prints in zip(parts, ([9, 11], [2, 4_000_000_000], [4, 9], [1]), strict=True):
+        part.fingerprints = np.array(prints, np.uint32)
+    made = merged(list(zip(parts, (0, 0.5, 0.5, 0), strict=True)))
+    assert made.fingerprints.tolist() == [2, 4, 9, 11, 4_000_000_000]
+    assert made.fingerprints.dtype == np.uint32
 
 
 def test_what_cannot_be_merged_is_named(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,11 @@ def test_a_run_goes_on_from_a_checkpoint_and_tunes_its_encoder(sets: dict[str, P
     on = replace(RECIPE, steps=2, start=str(tmp_path / "first.safetensors"), tune=1, compact=1)
     second = train(sets, tmp_path / "second.safetensors", on)
     assert second.tokenizer.to_json() == first.tokenizer.to_json()
+    described = replace(RECIPE, steps=2, start=str(tmp_path / "first.safetensors"))
+    third = train({"flickr8k": sets["flickr8k"]}, tmp_path / "third.safetensors", described)
+    assert set(first.fingerprints) <= set(third.fingerprints), "it may still write what it learnt before"
+    assert third.fingerprints.tolist() == sorted(set(third.fingerprints.tolist()))
+    assert third.fingerprints.dtype == np.uint32
     assert not torch.equal(first.reduction.basis, second.reduction.basis)
     captioner = Captioner.load(tmp_path / "second.safetensors", device="cpu")
     stages = captioner.encoder.halves()[1].state_dict()
