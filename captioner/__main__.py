@@ -84,7 +84,7 @@ def _add_distil(commands: Any) -> None:
     _add_data(parser)
     parser.add_argument("--decoder", default="attention_gru", metavar="NAME")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="their captions, JSON: taught=FILE")
-    parser.add_argument("--parts", type=int, default=3, metavar="N", help="of the photographs, a teacher each")
+    parser.add_argument("--parts", type=_natural, default=3, metavar="N", help="of the photographs, a teacher each")
     parser.add_argument(
         "--teacher", action="append", type=Path, metavar="FILE", help="a trained one instead; several write together"
     )
@@ -154,7 +154,7 @@ def _add_audit(commands: Any) -> None:
     parser = commands.add_parser("audit", help="count what groups of people captions speak of, and how")
     _add_data(parser)
     parser.add_argument("--json", action="store_true", help="one object instead of a table")
-    _add_model(parser)
+    _add_model(parser, "a checkpoint to audit as well; without it only the data")
     parser.set_defaults(run="audit")
 
 
@@ -173,7 +173,7 @@ def _add_rating(commands: Any) -> None:
     _add_data(parser)
     parser.add_argument("--model", action="append", type=Path, metavar="FILE", help="may be repeated; else the shipped")
     parser.add_argument("--split", choices=("train", "dev", "test", "all"), default="dev", help="of people's captions")
-    parser.add_argument("--pictures", type=int, default=50, metavar="N")
+    parser.add_argument("--pictures", type=_natural, default=50, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", dest="folder", required=True, type=Path, metavar="DIR", help="the folder to rate")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
@@ -187,8 +187,8 @@ def _add_collect(commands: Any) -> None:
     parser.add_argument(
         "--captions", default="", metavar="URL", help="of a JSON list: pages of captions by {id}, {name}"
     )
-    parser.add_argument("--templates", type=int, default=100, metavar="N")
-    parser.add_argument("--pages", type=int, default=10, metavar="N", help="pages of captions of each template")
+    parser.add_argument("--templates", type=_natural, default=100, metavar="N")
+    parser.add_argument("--pages", type=_natural, default=10, metavar="N", help="pages of captions of each template")
     parser.add_argument("--pause", type=float, default=2.0, metavar="SECONDS", help="between two requests, at least")
     parser.add_argument("--contact", default="", metavar="TEXT", help="how the site's people reach you")
     parser.set_defaults(run="collect")
@@ -196,7 +196,12 @@ def _add_collect(commands: Any) -> None:
 
 def _add_data(parser: Any) -> None:
     parser.add_argument(
-        "--data", action="append", required=True, type=_pair, metavar="NAME=DIR", help="a data set; may be repeated"
+        "--data",
+        action="append",
+        required=True,
+        type=_pair,
+        metavar="NAME=DIR",
+        help="a data set; may be repeated, with other names",
     )
 
 
@@ -210,18 +215,24 @@ def _add_learning(parser: Any) -> None:
     )
     parser.add_argument("recipe", nargs="*", type=_pair, metavar="key=value", help="changes to the recipe")
     parser.add_argument("--model", type=Path, metavar="FILE", help="a checkpoint instead of the shipped one")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; a GPU, where there is one, is left alone")
+    parser.add_argument("--threads", type=_natural, default=1, help="of torch; a GPU is left alone")
 
 
-def _add_model(parser: Any) -> None:
-    parser.add_argument("--model", type=Path, metavar="FILE", help="a checkpoint instead of the shipped one")
+def _add_model(parser: Any, told: str = "a checkpoint instead of the shipped one") -> None:
+    parser.add_argument("--model", type=Path, metavar="FILE", help=told)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 for half of the cores")
+    parser.add_argument("--threads", type=_natural, default=0, help="of torch; 0 for half of the cores")
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 50:
         raise argparse.ArgumentTypeError("--n takes a number from 1 to 50")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 on")
     return int(text)
 
 

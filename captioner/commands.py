@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,10 +124,19 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sets(options: argparse.Namespace) -> dict[str, Path]:
+    """The data sets' folders by name. Raises ValueError for a name that is given twice."""
+    names = [name for name, _ in options.data]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is named twice: --data takes one folder of a name.")
+    return {name: Path(folder) for name, folder in options.data}
+
+
 def train(options: argparse.Namespace) -> int:
     from captioner.train import train
 
-    sets = {name: Path(folder) for name, folder in options.data}
+    sets = _sets(options)
     train(sets, options.out, _recipe(options), options.decoder)
     print(f"Wrote {options.out}")
     return 0
@@ -135,7 +145,7 @@ def train(options: argparse.Namespace) -> int:
 def distil(options: argparse.Namespace) -> int:
     from captioner.distil import described_by, distil
 
-    sets = {name: Path(folder) for name, folder in options.data}
+    sets = _sets(options)
     if options.teacher:
         count = described_by(options.teacher, sets, options.out, _recipe(options))
     else:
@@ -147,7 +157,12 @@ def distil(options: argparse.Namespace) -> int:
 def merge(options: argparse.Namespace) -> int:
     from captioner.merge import merged
 
-    made = merged([(Checkpoint.load(Path(file)), float(share)) for file, share in options.parts])
+    try:
+        shares = [float(share) for _, share in options.parts]
+    except ValueError:
+        raise ValueError("A share is a number: FILE=0.5.") from None
+    files = [Path(file) for file, _ in options.parts]
+    made = merged([(Checkpoint.load(file), share) for file, share in zip(files, shares, strict=True)])
     made.name = options.out.stem
     made.save(options.out, compact=options.compact)
     print(f"Wrote {options.out}")
@@ -165,11 +180,12 @@ def _recipe(options: argparse.Namespace) -> Any:
 def finetune(options: argparse.Namespace) -> int:
     from captioner.finetune import Recipe, enough, finetune
     from captioner.labels import TooFewLabelsError, read, split
-    from captioner.recipe import filled
+    from captioner.recipe import filled, run_folder
 
     _set_threads(options.threads)
-    recipe, labels = filled(Recipe(), options.recipe), read(options.labels)
-    sets = {name: Path(folder) for name, folder in options.data}
+    run_folder(options.out)  # before anything is read
+    sets, recipe = _sets(options), filled(Recipe(), options.recipe)
+    labels = read(options.labels)
     try:
         enough(labels, recipe)
         checkpoint = Checkpoint.load(options.model or shipped())
@@ -187,7 +203,7 @@ def gate(options: argparse.Namespace) -> int:
     from captioner.recipe import filled
 
     _set_threads(options.threads)
-    sets = {name: Path(folder) for name, folder in options.data}
+    sets = _sets(options)
     rules = filled(Rules(), options.recipe)
     try:
         verdict = gate(options.model or shipped(), options.candidate, read(options.labels), sets, rules)
@@ -210,8 +226,9 @@ def _set_threads(threads: int) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     from captioner.evaluate import evaluate, table
 
+    sets = _sets(options)
     captioner = Captioner.load(options.model, device=options.device, threads=options.threads)
-    figures = evaluate(captioner, {name: Path(folder) for name, folder in options.data}, options.split, options.by)
+    figures = evaluate(captioner, sets, options.split, options.by)
     print(json.dumps(figures) if options.json else table(figures))
     return 0
 
@@ -219,9 +236,9 @@ def evaluate(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     from captioner.bench import FIRST, bench
 
-    if options.minutes <= 0:
+    if not 0 < options.minutes < math.inf:
         raise ValueError("--minutes takes a number above 0.")
-    sets = {name: Path(folder) for name, folder in options.data}
+    sets = _sets(options)
     changes = {"seed": options.seed, "encoder": options.encoder, "device": options.device}
     changes["recipe"] = tuple(options.recipe)
     bench(sets, options.systems or FIRST, options.minutes, options.out, changes)
@@ -231,10 +248,10 @@ def bench(options: argparse.Namespace) -> int:
 def audit(options: argparse.Namespace) -> int:
     from captioner.audit import as_json, audit, table
 
-    captioner = None
+    sets, captioner = _sets(options), None
     if options.model:
         captioner = Captioner.load(options.model, device=options.device, threads=options.threads)
-    tallies = audit({name: Path(folder) for name, folder in options.data}, captioner)
+    tallies = audit(sets, captioner)
     print(json.dumps(as_json(tallies)) if options.json else table(tallies))
     return 0
 
@@ -245,7 +262,7 @@ def project(options: argparse.Namespace) -> int:
 
         if options.method == "umap":
             import_module("umap")
-    sets = {name: Path(folder) for name, folder in options.data}
+    sets = _sets(options)
     print(table(project(sets, options.folder, options.method, options.categories, options.seed)))
     print(f"Wrote {options.folder / 'projection.html'}")
     return 0
@@ -254,8 +271,8 @@ def project(options: argparse.Namespace) -> int:
 def rating(options: argparse.Namespace) -> int:
     from captioner.rating import lay_out
 
+    sets = _sets(options)
     captioners = [Captioner.load(model, device=options.device) for model in options.model or [None]]
-    sets = {name: Path(folder) for name, folder in options.data}
     count = lay_out(sets, captioners, options.folder, pictures=options.pictures, split=options.split, seed=options.seed)
     print(f"Wrote {count} memes into {options.folder}; serve them with rate.folder={options.folder}")
     return 0

@@ -116,6 +116,17 @@ benchmark's full budget. `large` was never run to its end: nobody here has had a
 """
 
 
+_FROM_ONE = {
+    "batch", "together", "check_every", "features", "embedding", "units", "attention", "vocabulary", "template_views",
+    "photograph_views", "pictures", "captions", "texts",
+}  # fmt: skip
+_SHARES = {
+    "ema", "describe_share", "pair_share", "describe_dropout", "describe_smoothing", "dropout", "mirror", "held_back",
+    "taught_share", "known_votes",
+}  # fmt: skip
+"""Settings, of whatever is told by `key=value`, that are not just any number from 0 on."""
+
+
 def filled(recipe: Any, changes: Iterable[tuple[str, str]]) -> Any:
     """The dataclass with `key=value` changes, each of its field's type; ValueError names what does not fit."""
     kinds = {f.name: type(getattr(recipe, f.name)) for f in dataclasses.fields(recipe)}
@@ -127,7 +138,21 @@ def filled(recipe: Any, changes: Iterable[tuple[str, str]]) -> Any:
             values[key] = kinds[key](value)
         except ValueError:
             raise ValueError(f"{key} takes a number, not {value!r}.") from None
+        least, most = 1 if key in _FROM_ONE else 0, 1 if key in _SHARES else math.inf
+        if kinds[key] is not str and not (least <= values[key] <= most and math.isfinite(values[key])):
+            bounds = f"from {least} to {most}" if key in _SHARES else f"of {least} or more"
+            raise ValueError(f"{key} takes a number {bounds}, not {value}.")
     return dataclasses.replace(recipe, **values)
+
+
+def run_folder(out: Path) -> Path:
+    """The folder beside `out`, of its name without suffix, in which its run keeps what it needs again.
+
+    Raises ValueError where that is `out` itself, or where `out` is a folder: it could not be written in the end.
+    """
+    if not out.suffix or out.is_dir():
+        raise ValueError(f"--out takes a file whose name has a suffix, such as model.safetensors, not {out}.")
+    return out.with_suffix("")
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

@@ -76,6 +76,18 @@ def test_explain_writes_a_picture(folder: Path, tiny_model: Path) -> None:
         (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors"], "as published"),
         (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors", "stepz=3"], "stepz"),
         (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors", "steps=x"], "steps"),
+        (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors", "steps=-1"], "of 0 or more, not"),
+        (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors", "minutes=nan"], "minutes takes"),
+        (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors", "batch=0"], "of 1 or more, not 0"),
+        (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x.safetensors", "ema=2"], "from 0 to 1, not 2"),
+        (["train", "--data", "flickr8k={folder}", "--out", "{folder}/x"], "a suffix"),
+        (["train", "--data", "flickr8k={folder}", "--out", "{folder}/empty"], "a suffix"),
+        (["distil", "--data", "flickr8k={folder}", "--out", "{folder}/x"], "a suffix"),
+        (["distil", "--data", "flickr8k={folder}", "--out", "{folder}/x", "--teacher", "{folder}/gone"], "a suffix"),
+        (["finetune", "--labels", "{folder}/gone", "--out", "{folder}/x"], "a suffix"),
+        (["finetune", "--labels", "{folder}/gone", "--out", "{folder}/x.safetensors", "batch=0"], "batch"),
+        (["gate", "--labels", "{folder}/gone", "--candidate", "{folder}/x", "pictures=0"], "pictures"),
+        (["merge", "{folder}/a.jpg=half", "--out", "{folder}/x.safetensors"], "a share is a number"),
     ],
 )
 def test_mistakes_are_said_in_a_sentence(
@@ -87,8 +99,37 @@ def test_mistakes_are_said_in_a_sentence(
         arguments += ["--model", str(tiny_model)]
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert word in said
+    assert word in said.lower()
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "distil", "finetune", "gate", "evaluate", "bench", "audit", "project", "rating"]
+)
+def test_a_data_set_that_is_named_twice_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    labels = ["--labels", f"{folder / 'gone.jsonl'}"]
+    needs = {
+        "train": ["--out", "x.safetensors"],
+        "distil": ["--out", "x.json"],
+        "finetune": ["--out", "x.safetensors", *labels],
+        "gate": ["--candidate", "x.safetensors", *labels],
+        "evaluate": ["--split", "dev"],
+        "bench": ["--minutes", "1"],
+        "project": ["-o", str(folder / "o")],
+        "rating": ["-o", str(folder / "o")],
+    }
+    twice = ["--data", f"folder={folder}", "--data", f"memefly={folder}", "--data", f"folder={folder / 'other'}"]
+    assert main([command, *twice, *needs.get(command, [])]) == 2
+    assert "folder is named twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["caption", "evaluate", "finetune"])
+def test_threads_are_counted_from_none(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--threads", "-1"])
+    assert "-1 is no number from 0 on" in capsys.readouterr().err
 
 
 def test_an_empty_folder_beside_others_is_mentioned(
