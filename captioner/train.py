@@ -28,7 +28,7 @@ from captioner.features import fit_reduction
 from captioner.gate import Writer
 from captioner.keywords import Keywords
 from captioner.objects import usual, vocabulary
-from captioner.recipe import Recipe, portable
+from captioner.recipe import Recipe, portable, run_folder
 from captioner.residual import Residual
 from captioner.reward import Reward, comparable
 from captioner.shortlist import shortlist, widened
@@ -45,17 +45,18 @@ _OTHERS = 3
 def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = "attention_gru") -> Checkpoint:
     """Trains and saves to `out`; logs, plot and the state to resume from lie in a folder of that name beside it.
 
-    Raises ValueError or FileNotFoundError for data that cannot be read, a device or a split that nobody knows.
+    Raises ValueError or FileNotFoundError for data that cannot be read, a device or a split that nobody knows, and for
+    an `out` without a suffix.
     """
     if not (recipe.steps or recipe.minutes or recipe.start):
         raise ValueError("Without steps or minutes there must be a checkpoint to start from: nothing would be learnt.")
     if recipe.by not in data.SPLITS:
         raise ValueError(f"by is caption, template or picture, not {recipe.by}.")
+    run = run_folder(out)
     devices.is_mixed(recipe.precision, devices.for_training(recipe.device))  # known to be there before hours are spent
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    run = out.with_suffix("")
     run.mkdir(parents=True, exist_ok=True)
     samples, dropped = read(sets, recipe.by)
     split = [data.SPLITS[recipe.by](s) for s in samples]
@@ -171,13 +172,13 @@ def introduce(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe)
 
 
 def tokenizer_of(samples: Sequence[Sample], split: Sequence[str], recipe: Recipe, run: Path) -> CaptionTokenizer:
-    """Learnt once a run, of what is learnt from: weights mean nothing with another."""
+    """Learnt once a run and data, of what is learnt from: weights mean nothing with another."""
     if recipe.start:
         return Checkpoint.load(Path(recipe.start)).tokenizer
-    file = run / "tokenizer.json"
+    seen = [s for s, part in zip(samples, split, strict=True) if part == "train"]
+    file = run / f"tokenizer-{data.digest(seen)}.json"
     if not file.exists():
-        texts = [box for s, part in zip(samples, split, strict=True) if part == "train" for box in s.boxes]
-        file.write_text(learnt_tokenizer(texts, recipe).to_json(), "utf-8")
+        file.write_text(learnt_tokenizer([box for s in seen for box in s.boxes], recipe).to_json(), "utf-8")
     return CaptionTokenizer(file.read_text("utf-8"))
 
 

@@ -4,6 +4,7 @@ Everything that learns lies on the recipe's device until the run is over; what i
 """
 
 import csv
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from captioner import devices
 from captioner.batches import Batch, batches, collate
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, held_back
+from captioner.data.samples import digest
 from captioner.mixture import NEVER
 from captioner.recipe import Recipe, rate
 from captioner.self_critical import Critic
@@ -47,7 +49,8 @@ class Progress:
 class Trainer:
     """Fits a checkpoint's decoder, which ends on the CPU with the averaged weights of the best check.
 
-    Raises ValueError for a device or a precision that is not there.
+    Raises ValueError for a device or a precision that is not there; and when it fits, where the run's folder holds a
+    run of something else.
     """
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe, run: Path) -> None:
@@ -64,9 +67,13 @@ class Trainer:
         self.best = self.average
         self.critic: Critic | None = None
         self.progress = Progress()
+        self.of: dict[str, Any] = {}
 
     def fit(self, train: list[Corpus], dev: list[Corpus]) -> list[dict[str, float]]:
         """Trains to the recipe's last step, from where an earlier run was cut off; gives the log."""
+        config = json.dumps(asdict(self.model.config))
+        corpora = [[c.name, digest(c.samples)] for c in (*train, *dev)]
+        self.of = {"decoder": self.checkpoint.decoder_name, "config": config, "corpora": corpora}
         train, back = held_back(train, self.recipe.held_back)
         if self.recipe.self_critical:
             self.critic = self._critic(back if self.recipe.held_back else train)
@@ -203,6 +210,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "recipe": asdict(self.recipe),
+            "of": self.of,
             "model": self.both.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
@@ -222,6 +230,10 @@ class Trainer:
         machine = {"threads": 0, "device": "auto"}
         if asdict(Recipe()) | state["recipe"] | machine != asdict(self.recipe) | machine:
             raise ValueError(f"{self.run} holds a run of another recipe; remove it or choose another --out.")
+        if state.get("of") != self.of:
+            raise ValueError(
+                f"{self.run} holds a run of other data or of another decoder; remove it or choose another --out."
+            )
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state.get("random_gpu") is not None:
             torch.cuda.set_rng_state(state["random_gpu"], self.device)

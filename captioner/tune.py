@@ -33,7 +33,7 @@ from captioner import devices
 from captioner.batches import padded
 from captioner.checkpoint import Checkpoint
 from captioner.data.pairs import words
-from captioner.data.samples import Sample
+from captioner.data.samples import Sample, digest
 from captioner.encoders import Encoder, Reduction, refresh
 from captioner.features import Features, features
 from captioner.recipe import Recipe
@@ -138,15 +138,17 @@ def tune(
     people's and those `taught`. Of either the best pass by the photographs of `dev` counts. What was learnt before in
     the run's folder is taken from there.
     Raises ValueError for an encoder whose stages are not known, where there are too few descriptions to learn from, and
-    where the folder holds what another recipe learnt.
+    where the folder holds what was learnt by another recipe or of other data.
     """
     file, part = run / "encoder.safetensors", run / "encoder.part"
-    told = [*(getattr(recipe, key) for key in _DECIDING), *(s.text for s in taught)]
+    told = [*(getattr(recipe, key) for key in _DECIDING), digest(train), digest(dev), *(s.text for s in taught)]
     facts = {"of": hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()}
     if file.exists():
         with safe_open(file, "pt") as opened:
             if opened.metadata() != facts:
-                raise ValueError(f"{file} was learnt by another recipe; remove it or choose another --out.")
+                raise ValueError(
+                    f"{file} was learnt by another recipe or of other data; remove it or choose another --out."
+                )
     else:
         save_file(_learnt(checkpoint, train, dev, recipe, run / "features", taught), part, facts)
         part.replace(file)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from captioner.data import coco, flickr8k, imgflip575k, memefly
 from captioner.data import folder as own
-from captioner.data.samples import SPLITS, Sample, cleaned, fingerprint, split_of
+from captioner.data.samples import SPLITS, Sample, cleaned, digest, fingerprint, split_of
 
 IMPORTERS: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "coco": coco.load,
@@ -15,7 +15,7 @@ IMPORTERS: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "memefly": memefly.load,
 }
 
-__all__ = ["IMPORTERS", "SPLITS", "Sample", "cleaned", "fingerprint", "load", "split_of"]
+__all__ = ["IMPORTERS", "SPLITS", "Sample", "cleaned", "digest", "fingerprint", "load", "split_of"]
 
 
 def load(name: str, folder: Path) -> Iterator[Sample]:

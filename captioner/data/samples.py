@@ -1,6 +1,7 @@
 """What every importer yields, how it is cleaned, and how it is split."""
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -134,6 +135,15 @@ SPLITS: dict[str, Callable[[Sample], str]] = {
 def fingerprint(text: str) -> int:
     """32 bits of a caption, case, spacing and punctuation aside: to refuse copies of training captions."""
     return int.from_bytes(hashlib.blake2b(_words(text).encode(), digest_size=4).digest(), "little")
+
+
+def digest(samples: Iterable[Sample]) -> str:
+    """Of captions with their splits and votes, and of their pictures' names: the same wherever the sets lie."""
+    made = hashlib.blake2b(digest_size=8)
+    for s in samples:
+        facts = [s.picture.name, s.boxes, s.style, s.template, s.percentile, s.split, s.exposure]
+        made.update(json.dumps(facts).encode())
+    return made.hexdigest()
 
 
 def _words(text: str) -> str:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,26 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_model(
     assert same(whole, resumed)
     with pytest.raises(ValueError, match="another recipe"):
         train(sets, tmp_path / "cut.safetensors", replace(RECIPE, seed=2))
+    with pytest.raises(ValueError, match="of another decoder"):
+        train(sets, tmp_path / "cut.safetensors", RECIPE, "show_and_tell")
+    other = tmp_path / "other"
+    shutil.copytree(sets["flickr8k"], other)
+    assert same(whole, train(sets | {"flickr8k": other}, tmp_path / "whole.safetensors", RECIPE)), "only moved"
+    tokens = other / "Flickr8k.token.txt"
+    tokens.write_text(tokens.read_text().replace("dog", "little cat"))
+    for changed in ({"flickr8k": sets["flickr8k"]}, sets | {"flickr8k": other}):
+        with pytest.raises(ValueError, match="holds a run of other data"):
+            train(changed, tmp_path / "cut.safetensors", RECIPE)
+
+
+def test_a_tokenizer_is_not_taken_for_other_texts(tmp_path: Path) -> None:
+    def learnt(text: str) -> CaptionTokenizer:
+        return training.tokenizer_of([Sample(Path("a.jpg"), (text,), "meme")], ["train"], RECIPE, tmp_path)
+
+    first, other = learnt("ducks quack " * 9), learnt("cats purr " * 9)
+    assert "quack" in first.to_json()
+    assert "purr" in other.to_json()
+    assert learnt("ducks quack " * 9).to_json() == first.to_json()
 
 
 def test_a_run_on_another_device_ends_with_a_model_for_any_machine(sets: dict[str, Path], tmp_path: Path) -> None:
