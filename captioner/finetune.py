@@ -37,6 +37,7 @@ from tqdm import tqdm
 from captioner import judge
 from captioner.checkpoint import Checkpoint
 from captioner.labels import Labels, Meme, TooFewLabelsError, eyes, seen_by, split, unpacked
+from captioner.recipe import run_folder
 from captioner.replay import Replay, Text, logprob, padded, replay
 from captioner.taste import Taste
 
@@ -92,7 +93,7 @@ def finetune(
     """
     if recipe.method not in METHODS:
         raise ValueError(f"There is no method {recipe.method}; known are {', '.join(METHODS)}.")
-    run = out.with_suffix("")
+    run = run_folder(out)
     run.mkdir(parents=True, exist_ok=True)
     labels = seen_by(labels, eyes(checkpoint.reduction.basis.numpy()))
     lessons = prepare(checkpoint, labels, recipe, sets or {})
@@ -274,15 +275,21 @@ class Tuner:
             return
         state: dict[str, Any] = torch.load(file, weights_only=True)
         if state["about"] != self._about():
-            raise ValueError(f"{self.run} holds a run of other labels or another recipe; remove it.")
+            raise ValueError(f"{self.run} holds a run of other labels, replay or recipe; remove it.")
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.kept, self.step, self.ended, self.log = (state[k] for k in ("kept", "step", "ended", "log"))
 
     def _about(self) -> str:
         """What a run that goes on must have in common with the one that began."""
-        facts = [asdict(self.recipe), self.checkpoint.name, [t.ids for t in self.lessons.voted]]
-        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
+        # Rounded: what the last bits are depends on the machine's threads.
+        voted = [[t.ids, t.grid, round(t.up, 4), round(t.down, 4)] for t in self.lessons.voted]
+        replayed = [[t.ids, t.style, t.grid] for t in self.lessons.replay.texts]
+        made = hashlib.blake2b(digest_size=8)
+        made.update(json.dumps([asdict(self.recipe), self.checkpoint.name, voted, replayed]).encode())
+        for picture in self.lessons.pictures:
+            made.update(picture if isinstance(picture, bytes) else picture.tobytes())
+        return made.hexdigest()
 
 
 def _plain(grid: bytes | np.ndarray) -> np.ndarray:

@@ -93,8 +93,16 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tiny_model: Path, tmp_p
     finetune(Checkpoint.load(tiny_model), labels, part, how)
     one, two = (Checkpoint.load(f).decoder.state_dict() for f in (whole, part))
     assert all(torch.equal(one[k], two[k]) for k in one)
-    with pytest.raises(ValueError, match="other labels"):
-        finetune(Checkpoint.load(tiny_model), _labels(31), part, how)
+    turned = Labels([replace(m, up=m.down, down=m.up) for m in labels.memes], [])
+    seen = [replace(m, features=labels.memes[1].features if m.features else None) for m in labels.memes]
+    for other in (_labels(31, mine), turned, Labels(seen, [])):
+        with pytest.raises(ValueError, match="other labels"):
+            finetune(Checkpoint.load(tiny_model), other, part, how)
+    checkpoint = Checkpoint.load(tiny_model)
+    lessons = prepare(checkpoint, labels, how, {})
+    replayed = replace(lessons.replay, texts=lessons.replay.texts[1:])
+    with pytest.raises(ValueError, match="other labels, replay"):
+        Tuner(checkpoint, replace(lessons, replay=replayed), how, part.with_suffix("")).fit()
 
 
 def test_a_run_ends_before_the_divergence(tiny_model: Path, tmp_path: Path) -> None:
