@@ -43,7 +43,10 @@ class Corpus:
 
 
 def read(sets: dict[str, Path], by: str = "caption") -> tuple[list[Sample], dict[str, Counter[str]]]:
-    """All data sets cleaned, to be split `by` one of `data.SPLITS`; with the counts of what was dropped, by reason."""
+    """All data sets cleaned, to be split `by` one of `data.SPLITS`; with the counts of what was dropped, by reason.
+
+    Raises ValueError for a set of which nothing is kept, and what its importer raises.
+    """
     samples: list[Sample] = []
     dropped: dict[str, Counter[str]] = {}
     for name, folder in sets.items():
@@ -52,6 +55,8 @@ def read(sets: dict[str, Path], by: str = "caption") -> tuple[list[Sample], dict
         samples += data.cleaned(data.load(name, folder), dropped[name], tuple(samples), data.SPLITS[by])
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped[name].most_common())
         print(f"{name}: {len(samples) - before} captions kept; dropped: {reasons or 'none'}")
+        if len(samples) == before:
+            raise ValueError(f"{folder} gives no caption of a picture to learn from.")
     return samples, dropped
 
 
@@ -129,7 +134,7 @@ def paired(memes: Corpus, described: list[Sample], grids: Features, recipe: Reci
         grids.grids,
         "meme",
         memes.evidence,
-        memes.counted[chosen],
+        memes.counted[chosen] if memes.evidence else memes.counted,
     )
 
 

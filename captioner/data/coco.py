@@ -61,4 +61,10 @@ def _pictures(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def _found(pictures: dict[str, dict[str, Path]], image: dict[str, Any]) -> Path | None:
-    return pictures.get(image["filepath"], {}).get(image["filename"])
+    """The picture by its name of 2014; else by its id, which is its name of 2017, in either part of that year."""
+    found = pictures.get(image["filepath"], {}).get(image["filename"])
+    names = [f"{image['cocoid']:012}.jpg"] if "cocoid" in image else []
+    later = (
+        pictures[year][name] for year in ("train2017", "val2017") for name in names if name in pictures.get(year, {})
+    )
+    return found or next(later, None)

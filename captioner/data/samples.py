@@ -51,7 +51,7 @@ def cleaned(
 ) -> Iterator[Sample]:
     """Normalised samples worth learning from; `dropped` counts the others by reason.
 
-    A meme is left out that nearly repeats one of its template, or one of any template that falls on the other side of
+    A meme is left out that nearly repeats one of its template, or one of any template that falls on another side of
     `split`, by default `split_of`: neither tells about the other. `before` are cleaned samples of other sets, to be
     told apart from. A description is never a duplicate of another picture's: two dogs may both run through grass.
     """
@@ -63,8 +63,8 @@ def cleaned(
         new = i >= len(earlier)
         if sample.style == "meme":
             side = (split or split_of)(sample)
-            other = "train" if side == "dev" else "dev"
-            if new and (within.has(sample.template, mine) or across.has(other, mine)):
+            others = {"train", "dev", "test"} - {side}
+            if new and (within.has(sample.template, mine) or any(across.has(other, mine) for other in others)):
                 dropped["near-duplicate"] += 1
                 continue
             within.add(sample.template, mine)
@@ -113,7 +113,12 @@ def split_of(sample: Sample) -> str:
 
 
 def split_of_template(sample: Sample, share: float = 0.1) -> str:
-    """`dev` for all memes of a tenth of the templates, whatever set they are from, so that no training saw these."""
+    """`dev` for all memes of a tenth of the templates, whatever set they are from, so that no training saw these.
+
+    What its set keeps for tests stays there.
+    """
+    if sample.split == "test":
+        return "test"
     if sample.template is None:
         return split_of_picture(sample)
     return "dev" if _share(sample.template) < share else "train"

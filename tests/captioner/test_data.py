@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioner import data
+from captioner.corpora import read
 from captioner.data.imgflip575k import percentiles
 from captioner.data.near import LIKE, NearDuplicates, frequencies
 from captioner.data.samples import MAX_CHARACTERS, Sample, why_dropped
+
+SIDES = ("train", "dev", "test")
 
 
 def picture(path: Path) -> Path:
@@ -56,6 +60,15 @@ def test_flickr8k_in_its_public_layout(tmp_path: Path) -> None:
     assert found == [Sample(img, (t,), "describe", split="dev") for t in ("A dog\truns", "A dog plays")]
 
 
+def test_flickr8k_without_the_lists_of_its_splits(tmp_path: Path) -> None:
+    picture(tmp_path / "Flickr8k_Dataset/val.jpg")
+    (tmp_path / "Flickr8k.token.txt").write_text("val.jpg#0\tA dog runs .")
+    with pytest.raises(FileNotFoundError, match=r"no Flickr_8k\.trainImages\.txt.*as published"):
+        list(data.load("flickr8k", tmp_path))
+    (tmp_path / "dataset_flickr8k.json").write_text(karpathy("flickr8k"))
+    assert [(s.text, s.split) for s in data.load("flickr8k", tmp_path)] == [("A val picture", "dev")]
+
+
 def karpathy(name: str, **where: str) -> str:
     """A small file of Karpathy's with an image of every split."""
     images = [
@@ -81,6 +94,19 @@ def test_coco_in_karpathys_layout(tmp_path: Path, below: str) -> None:
     (tmp_path / "dataset_coco.json").write_text(karpathy("coco", filepath="val2014"))
     found = list(data.load("coco", tmp_path))
     assert found == [Sample(img, ("A restval picture",), "describe", split="train")]
+
+
+def test_coco_of_2017_in_karpathys_layout(tmp_path: Path) -> None:
+    img = picture(tmp_path / "images/train2017/000000000009.jpg")
+    told = karpathy("coco", filepath="val2014").replace('"filename": "restval.jpg"', '"filename": "x.jpg", "cocoid": 9')
+    (tmp_path / "dataset_coco.json").write_text(told)
+    assert list(data.load("coco", tmp_path)) == [Sample(img, ("A restval picture",), "describe", split="train")]
+
+
+def test_a_set_of_which_nothing_is_kept_is_named(tmp_path: Path) -> None:
+    (tmp_path / "captions.jsonl").write_text("")
+    with pytest.raises(ValueError, match="gives no caption"):
+        read({"folder": tmp_path})
 
 
 @pytest.mark.parametrize("years", [("2014",), ("2017",), ("2014", "2017")])
@@ -197,6 +223,19 @@ def test_no_near_duplicate_of_a_training_caption_is_held_out(captions: list[tupl
     samples = [s for order, template in captions for s in memes(" ".join(order), template=template)]
     kept = list(data.cleaned(samples, Counter()))
     assert len({data.split_of(s) for s in kept}) == 1
+
+
+@given(st.lists(st.tuples(st.permutations(["a", "b", "c", "d"]), st.sampled_from("tuv"), st.sampled_from(SIDES))))
+def test_no_near_duplicate_is_on_two_sides(captions: list[tuple[list[str], str, str]]) -> None:
+    samples = [replace(memes(" ".join(order), template=template)[0], split=side) for order, template, side in captions]
+    for by in (data.SPLITS["caption"], data.SPLITS["template"]):
+        kept = list(data.cleaned(samples, Counter(), split=by))
+        assert len({by(s) for s in kept}) <= 1
+
+
+def test_a_set_that_keeps_memes_for_tests_keeps_them_whatever_is_held_out() -> None:
+    for by in data.SPLITS.values():
+        assert {by(replace(memes("x", template=f"t{i}")[0], split="test")) for i in range(60)} == {"test"}
 
 
 def test_whole_templates_are_held_out() -> None:
