@@ -86,6 +86,12 @@ class Checkpoint:
             encoder.renew(self.last_stages)
         return encoder
 
+    def sees_as(self, other: "Checkpoint") -> bool:
+        """Whether both make the same grids of a picture: by encoder, its last stages, and reduction."""
+        mine, its = (_eyes(c) for c in (self, other))
+        alike = mine.keys() == its.keys() and all(torch.equal(tensor, its[key]) for key, tensor in mine.items())
+        return self.encoder == other.encoder and alike
+
     def save(self, file: Path, *, compact: bool = False) -> None:
         """Half precision; written beside the target, flushed and renamed.
 
@@ -198,6 +204,14 @@ class Checkpoint:
         made.usual = tensors.get("usual")
         made.voice = Voice(tensors["voice"]) if "voice" in tensors else None
         return made
+
+
+def _eyes(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """What a file would keep of its eyes: one that was read may be compared with one that was not."""
+    reduction = checkpoint.reduction.state_dict()
+    return {
+        k: v.cpu() for k, v in (_halves("encoder", checkpoint.last_stages) | _halves("reduction", reduction)).items()
+    }
 
 
 def _halves(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

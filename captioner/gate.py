@@ -243,9 +243,14 @@ def _time(before: Written, after: Written, rules: Rules) -> Reason:
 def gate(model: Path, candidate: Path, labels: Labels, sets: dict[str, Path], rules: Rules) -> dict[str, Any]:
     """The verdict on a candidate, both models written and judged one after the other.
 
-    Raises LabelsError for too few held-out votes, CheckpointError for a file that is no model.
+    Raises LabelsError for too few held-out votes, CheckpointError for a file that is no model, ValueError for a
+    candidate with other eyes: the grids that both write for would mean nothing to it.
     """
-    first = Checkpoint.load(model)
+    first, second = Checkpoint.load(model), Checkpoint.load(candidate)
+    if not second.sees_as(first):
+        raise ValueError(
+            f"{second.name} has other eyes than {first.name}: the gate cannot compare them on one's grids."
+        )
     labels = seen_by(labels, eyes(first.reduction.basis.numpy()))
     _, held = split(labels)
     replayed = replay(first, labels, sets, 9 * rules.pictures, rules.seed)
@@ -253,7 +258,7 @@ def gate(model: Path, candidate: Path, labels: Labels, sets: dict[str, Path], ru
     pictures += replayed.grids[: max(0, rules.pictures - len(pictures))]
     before, after = (_of(file, pictures, replayed, rules) for file in (model, candidate))
     reasons = judged(labels, before[0], after[0], (before[1], after[1]), rules)
-    return verdict(reasons, first.name, Checkpoint.load(candidate).name, len(held.memes), rules)
+    return verdict(reasons, first.name, second.name, len(held.memes), rules)
 
 
 def _of(file: Path, pictures: Sequence[np.ndarray], replayed: Replay, rules: Rules) -> tuple[Written, float]:

@@ -25,6 +25,8 @@ def ensemble(members: Mapping[str, Checkpoint]) -> Checkpoint:
             raise ValueError(f"{other} has counts, and writes with no other.")
         if (member.tokenizer.to_json(), member.encoder) != (first.tokenizer.to_json(), first.encoder):
             raise ValueError(f"{name} and {other} cannot write together: their vocabularies or encoders differ.")
+        if not member.sees_as(first):
+            raise ValueError(f"{name} and {other} cannot write together: they have other eyes, tuned or fitted apart.")
     return replace(first, decoder=Together([member.decoder for member in members.values()])) if others else first
 
 

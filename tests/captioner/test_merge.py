@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,10 @@ import torch
 from captioner.__main__ import main
 from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint
+from captioner.decoders import DECODERS
+from captioner.decoders.together import ensemble
+from captioner.gate import Rules, gate
+from captioner.labels import Labels
 from captioner.merge import merged
 from captioner.residual import Residual
 
@@ -56,4 +61,48 @@ def test_what_cannot_be_merged_is_named(tiny_model: Path, tmp_path: Path, capsys
     other.name, other.encoder = "other", "resnet18"
     with pytest.raises(ValueError, match=r"other and .* are not of a kind"):
         merged([(first, 0.5), (other, 0.5)])
+    for share in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="sum to 1"):
+            merged([(first, share)])
     assert not (tmp_path / "no.safetensors").exists()
+
+
+def turned(model: Path, *, stages: bool = False) -> Checkpoint:
+    """The model with other eyes: another reduction, or other last stages."""
+    checkpoint = Checkpoint.load(model)
+    checkpoint.name = "turned"
+    if stages:
+        checkpoint.last_stages = {"0.weight": torch.ones(2)}
+    else:
+        checkpoint.reduction.basis = checkpoint.reduction.basis.flip(1)
+    return checkpoint
+
+
+@pytest.mark.parametrize("stages", [False, True])
+def test_models_with_other_eyes_are_not_taken_together(tiny_model: Path, tmp_path: Path, stages: bool) -> None:
+    first, other = Checkpoint.load(tiny_model), turned(tiny_model, stages=stages)
+    with pytest.raises(ValueError, match=r"turned and .* have other eyes"):
+        merged([(first, 0.5), (other, 0.5)])
+    first.ngrams = other.ngrams = None
+    with pytest.raises(ValueError, match="a and b cannot write together: they have other eyes"):
+        ensemble({"a": first, "b": other})
+    other.save(tmp_path / "turned.safetensors")
+    with pytest.raises(ValueError, match="turned has other eyes than"):
+        gate(tiny_model, tmp_path / "turned.safetensors", Labels([], []), {}, Rules())
+    assert Checkpoint.load(tmp_path / "turned.safetensors").sees_as(other), "a file keeps half the digits"
+
+
+def test_ids_are_not_averaged(tiny_model: Path) -> None:
+    def labelled(*ids: int) -> Checkpoint:
+        plain = Checkpoint.load(tiny_model)
+        config = {"vocabulary": len(plain.tokenizer), "features": 16, "embedding": 8, "units": 8}
+        torch.manual_seed(1)
+        decoder = DECODERS["show_and_tell"](config | {"kinds": len(ids), "label": "words"})
+        decoder.meet(torch.eye(len(ids), 16), [[i] for i in ids])
+        return Checkpoint(decoder, plain.reduction, plain.tokenizer, "m", "show_and_tell", plain.encoder)
+
+    made = merged([(labelled(301, 99), 0.3), (labelled(301, 99), 0.7)]).decoder.state_dict()
+    assert all(torch.allclose(made[key], value) for key, value in labelled(301, 99).decoder.state_dict().items())
+    assert all(made[k].dtype == v.dtype for k, v in labelled(301, 99).decoder.state_dict().items())
+    with pytest.raises(ValueError, match="cannot be averaged"):
+        merged([(labelled(301, 99), 0.3), (labelled(301, 98), 0.7)])
