@@ -134,10 +134,13 @@ class Job:
     """Where systems are trained; they are measured on the CPU."""
     recipe: tuple[tuple[str, str], ...] = ()
     """Changes to what every system is trained by, as `key`, `value`."""
+    captions: str = ""
+    """The digest of the data's captions (`captioner.data.digest`)."""
 
     def asked(self) -> Row:
         """What a row is of, beside its system."""
-        return {"minutes": self.minutes, "seed": self.seed, "one_encoder": self.encoder, "recipe": dict(self.recipe)}
+        asked = {"minutes": self.minutes, "seed": self.seed, "one_encoder": self.encoder, "recipe": dict(self.recipe)}
+        return asked | {"captions": self.captions}
 
     def changes(self) -> list[str]:
         """Those to the recipe as a row's note tells them, files by their names alone."""
@@ -147,7 +150,8 @@ class Job:
 def bench(sets: dict[str, Path], systems: Sequence[str], minutes: float, out: Path, changes: dict[str, Any]) -> None:
     """Runs the systems on one data set after another; `out/NAME` gets `table.md`, `table.json` and `curves.png`.
 
-    Raises ValueError for a system or a change of recipe that nobody knows, before anything is touched.
+    Raises ValueError for a system or a change of recipe that nobody knows, and for a set that has both memes and
+    descriptions or none to check on, before anything is touched.
     """
     for system in systems:
         if system not in TITLES:
@@ -157,14 +161,26 @@ def bench(sets: dict[str, Path], systems: Sequence[str], minutes: float, out: Pa
     if taken := sorted({key for key, _ in asked} & _TAKEN):
         raise ValueError(f"{', '.join(taken)} cannot be changed by a recipe here: the bench decides it.")
     torch.set_num_threads(1)
-    for name, folder in sets.items():
-        _bench(Job(name, folder, out / name, minutes, **changes), systems)
+    materials = [_read(Job(name, folder, out / name, minutes, **changes)) for name, folder in sets.items()]
+    for material in materials:
+        _bench(material, systems)
 
 
-def _bench(job: Job, systems: Sequence[str]) -> None:
-    job.folder.mkdir(parents=True, exist_ok=True)
+def _read(job: Job) -> "Material":
     samples, _ = read({job.name: job.data})
-    material = Material(job, samples)
+    if len({s.style for s in samples}) > 1:
+        raise ValueError(f"{job.data} has memes and descriptions: a bench compares systems on either alone.")
+    material = Material(replace(job, captions=data.digest(samples)), samples)
+    if not {"train", "dev"} <= set(material.split):
+        raise ValueError(
+            f"{job.data} has no captions to learn from, or none to check on: its splits are train and dev."
+        )
+    return material
+
+
+def _bench(material: "Material", systems: Sequence[str]) -> None:
+    job = material.job
+    job.folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for system in systems:
         file = job.folder / f"{system}.json"
@@ -224,7 +240,7 @@ class Material:
         model = Checkpoint.load(shipped())
         if encoder == model.encoder:
             return model.reduction, model.last_stages
-        file = self.job.folder / f"reduction-{encoder}.safetensors"
+        file = self.job.folder / f"reduction-{encoder}-{self.job.captions}.safetensors"
         if not file.exists():
             seeing = build(encoder).to(devices.for_training(self.job.device))
             made = fit_reduction(seeing, sorted({s.picture for s in self.train}), features)
@@ -254,7 +270,7 @@ def _trained(material: Material, name: str) -> Row:
     asked = {"encoder": encoder, "minutes": job.minutes, "seed": job.seed, "device": job.device}
     recipe = filled(replace(Recipe(), **(_COMMON | system.recipe | asked)), job.recipe)
     note = ", ".join(filter(None, [note, *job.changes()]))
-    run = job.folder / f"{name}-{_digest(recipe)}"
+    run = job.folder / f"{name}-{_digest(recipe, job.captions)}"
     run.mkdir(exist_ok=True)
     checkpoint = material.checkpoint(name, system.decoder, recipe)
     corpora = material.corpora(checkpoint, recipe)
@@ -298,9 +314,9 @@ def _together(material: Material, names: Sequence[str]) -> Row:
     return row | measured(together, held, material.seen, job.seed)
 
 
-def _digest(recipe: Recipe) -> str:
-    """Of what a run is told: another run has another folder."""
-    return hashlib.blake2b(json.dumps(asdict(recipe)).encode(), digest_size=4).hexdigest()
+def _digest(recipe: Recipe, captions: str) -> str:
+    """Of what a run is told and learns from: another run has another folder."""
+    return hashlib.blake2b(json.dumps([asdict(recipe), captions]).encode(), digest_size=4).hexdigest()
 
 
 def _baseline(material: Material, name: str) -> Row:

@@ -1,5 +1,7 @@
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -14,7 +16,7 @@ from captioner.bench_report import table
 from captioner.captioner import Captioner, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, read
-from captioner.data.samples import Sample
+from captioner.data.samples import Sample, digest
 from captioner.encoders import DEFAULT
 from captioner.recipe import Recipe
 from captioner.train import new_decoder
@@ -114,8 +116,40 @@ def test_a_changed_recipe_is_another_row_and_its_note_says_so(
         assert "=" not in row["note"]
     tried: list[str] = []
     monkeypatch.setattr(benching, "_trained", lambda _, name: tried.append(name) or {"curve": []})
-    bench({"flickr8k": photographs}, ["meshed_memory"], again, tmp_path, ONE | {"encoder": ""})
-    assert not tried
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(photographs, elsewhere)
+    for same in (photographs, elsewhere):
+        bench({"flickr8k": same}, ["meshed_memory"], again, tmp_path, ONE | {"encoder": ""})
+        assert not tried
+    tokens = elsewhere / "Flickr8k.token.txt"
+    tokens.write_text(tokens.read_text().replace("A red dog runs fast", "A red dog sleeps"))
+    bench({"flickr8k": elsewhere}, ["meshed_memory"], again, tmp_path, ONE | {"encoder": ""})
+    assert tried == ["meshed_memory"]
+
+
+def test_another_data_set_has_another_run(photographs: Path, tmp_path: Path) -> None:
+    samples, _ = read({"flickr8k": photographs})
+    job = Job("flickr8k", photographs, tmp_path, 1, captions=digest(samples))
+    other = replace(job, captions=digest(samples[1:]))
+    assert not benching._is_of(other.asked(), job)
+    assert not benching._is_of({k: v for k, v in job.asked().items() if k != "captions"}, job), "a row from before"
+    assert benching._digest(Recipe(), job.captions) != benching._digest(Recipe(), other.captions)
+
+
+def test_a_set_that_cannot_be_compared_on_is_refused_before_anything_is_trained(
+    photographs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mixed").mkdir()
+    Image.new("RGB", (40, 40), "teal").save(tmp_path / "mixed/a.png")
+    lines = [
+        {"picture": "a.png", "boxes": [f"words {i} of it"], "style": s} for i, s in enumerate(("meme", "describe"))
+    ]
+    file = tmp_path / "mixed/captions.jsonl"
+    for kept, sentence in ((lines, "memes and descriptions"), ([lines[1] | {"split": "train"}], "none to check on")):
+        file.write_text("\n".join(map(json.dumps, kept)))
+        with pytest.raises(ValueError, match=sentence):
+            bench({"flickr8k": photographs, "folder": file.parent}, ["up_down"], 1, tmp_path / "out", ONE)
+        assert not (tmp_path / "out").exists()
 
 
 def test_systems_learn_from_teachers_captions_too(
