@@ -72,7 +72,9 @@ def _add_explain(commands: Any) -> None:
 def _add_train(commands: Any) -> None:
     parser = commands.add_parser("train", help="train a model")
     _add_data(parser)
-    parser.add_argument("--decoder", default="attention_gru", metavar="NAME")
+    parser.add_argument(
+        "--decoder", default="", metavar="NAME", help="by default attention_gru, or that of the checkpoint of start="
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the checkpoint, .safetensors")
     parser.add_argument("--recipe", dest="base", default="small", metavar="small|large|describe", help="what to change")
     parser.add_argument("recipe", nargs="*", type=_pair, metavar="key=value", help="changes to the recipe")

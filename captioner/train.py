@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,11 +43,12 @@ _OTHERS = 3
 """People's memes to learn from for each that the model writes on a template."""
 
 
-def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = "attention_gru") -> Checkpoint:
+def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = "") -> Checkpoint:
     """Trains and saves to `out`; logs, plot and the state to resume from lie in a folder of that name beside it.
 
-    Raises ValueError or FileNotFoundError for data that cannot be read, a device or a split that nobody knows, and for
-    an `out` without a suffix.
+    Without a name the decoder is that of the checkpoint to start from, else `attention_gru`.
+    Raises ValueError or FileNotFoundError for data that cannot be read, a device or a split that nobody knows, for an
+    `out` without a suffix, and for what a checkpoint to start from cannot heed.
     """
     if not (recipe.steps or recipe.minutes or recipe.start):
         raise ValueError("Without steps or minutes there must be a checkpoint to start from: nothing would be learnt.")
@@ -54,13 +56,15 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
         raise ValueError(f"by is caption, template or picture, not {recipe.by}.")
     run = run_folder(out)
     devices.is_mixed(recipe.precision, devices.for_training(recipe.device))  # known to be there before hours are spent
+    _check_start(recipe, decoder_name)
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     run.mkdir(parents=True, exist_ok=True)
     samples, dropped = read(sets, recipe.by)
     split = [data.SPLITS[recipe.by](s) for s in samples]
-    checkpoint = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, decoder_name, out.stem)
+    name = decoder_name or "attention_gru"
+    checkpoint = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, name, out.stem)
     if recipe.tune or recipe.told:
         described = [(s, part) for s, part in zip(samples, split, strict=True) if s.style == "describe"]
         learns, checks = ([s for s, at in described if at == part] for part in ("train", "dev"))
@@ -82,6 +86,21 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     checkpoint.save(out, compact=bool(recipe.compact))
     plot(history, run / "training.png")
     return checkpoint
+
+
+def _check_start(recipe: Recipe, decoder_name: str) -> None:
+    """Raises ValueError where a checkpoint to start from is another than what is asked for beside it."""
+    if not recipe.start:
+        return
+    base = Checkpoint.load(Path(recipe.start))
+    if decoder_name not in ("", base.decoder_name):
+        raise ValueError(f"{recipe.start} has the decoder {base.decoder_name}, not {decoder_name}.")
+    if recipe.vectors:
+        raise ValueError("vectors is for a model that begins anew: one to start from has learnt its own.")
+    config = asdict(base.decoder.config)
+    for key, value in _options(base.decoder_name, recipe).items():
+        if config[key] != value:
+            raise ValueError(f"{recipe.start} has {key}={config[key]}, not {value}: options are for a new model.")
 
 
 def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> None:
@@ -199,12 +218,18 @@ def new_decoder(name: str, recipe: Recipe, vocabulary: int, many: int) -> Decode
     known = settings(name)
     given = asdict(recipe) | {"vocabulary": vocabulary, "kinds": many}
     config = {key: given[key] for key in known if key in given}
+    return DECODERS[name](config | _options(name, recipe))
+
+
+def _options(name: str, recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings of a decoder that have no name there. Raises ValueError for one that it has not."""
+    known, found = settings(name), {}
     for option in filter(None, recipe.options.split(",")):
         key, _, value = option.partition("=")
         if key not in known:
             raise ValueError(f"The decoder {name} has no option {key}; it has {', '.join(known)}.")
-        config[key] = known[key](value)
-    return DECODERS[name](config)
+        found[key] = known[key](value)
+    return found
 
 
 def untrained(

@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,6 +203,26 @@ def split_by(by: str, name: str) -> str:
     return SPLITS[by](Sample(Path(f"{name}.jpg"), ("a",), "meme", name))
 
 
+@pytest.mark.parametrize(
+    ("changes", "decoder", "sentence"),
+    [
+        ({}, "show_and_tell", "has the decoder attention_gru, not show_and_tell"),
+        ({"vectors": "glove.txt"}, "", "vectors is for a model that begins anew"),
+        ({"options": "units=7"}, "attention_gru", "has units=24, not 7"),
+        ({"options": "heads=7"}, "", "no option heads"),
+    ],
+)
+def test_what_a_checkpoint_to_start_from_cannot_heed_is_named_before_anything_is_read(
+    tiny_model: Path, tmp_path: Path, changes: dict[str, Any], decoder: str, sentence: str
+) -> None:
+    recipe = replace(RECIPE, start=str(tiny_model), **changes)
+    with pytest.raises(ValueError, match=sentence):
+        train({"folder": tmp_path / "gone"}, tmp_path / "m.safetensors", recipe, decoder)
+    agrees = replace(RECIPE, start=str(tiny_model), options="units=24")
+    with pytest.raises(FileNotFoundError):
+        train({"folder": tmp_path / "gone"}, tmp_path / "m.safetensors", agrees, "attention_gru")
+
+
 def test_an_unknown_split_is_named(sets: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="by is caption, template or picture, not colour"):
         train(sets, tmp_path / "none.safetensors", replace(RECIPE, by="colour"))
@@ -304,6 +325,12 @@ def test_descriptions_that_are_learnt_in_another_way_come_apart(sets: dict[str, 
                 assert torch.equal(grid, plain) or torch.equal(grid, mirrored)
                 seen.add((part.describes, torch.equal(grid, mirrored)))
     assert seen == {(True, True), (True, False), (False, False)}  # memes of templates are never mirrored
+
+
+def test_memes_and_descriptions_are_learnt_without_counts(sets: dict[str, Path], tmp_path: Path) -> None:
+    made = train(sets, tmp_path / "plain.safetensors", replace(RECIPE, steps=2, counts=0, own=0, recogniser_views=0))
+    assert made.ngrams is None
+    assert {"meme_bits_per_char", "describe_bits_per_char"} <= made.facts["figures"].keys()
 
 
 def test_a_run_with_every_way_of_learning_descriptions(sets: dict[str, Path], tmp_path: Path) -> None:
