@@ -61,7 +61,7 @@ class Recipe:
     """How often a meme is trained with its vote bucket; else with *unknown*."""
     counts: int = 1
     """1 to mix counts of words into what is learnt of memes."""
-    alone: float = 0.1
+    alone: float = 0.5
     """Weight of the likelihood that the network gives memes without the counts, beside the one with them: counts are
     good from the first step on, and where they get all the trust the network is left nothing to learn."""
     vocabulary: int = 8000
