@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bot import emoji
+
 DEFAULT_FILE = Path("config.toml")
 
 
@@ -225,6 +227,7 @@ def load(file: Path | None, overrides: Iterable[str], environ: Mapping[str, str]
     _take_secrets(given, environ)
     config = Config(**{name: section(**given[name]) for name, section in SECTIONS.items()})
     _check_reach(config.web)
+    _check_words(config)
     return config
 
 
@@ -326,6 +329,25 @@ def _check_reach(web: Web) -> None:
     raise ConfigError(
         f"web.host={web.host} can be reached by other machines, so a token is needed: set WEB_TOKEN, or use 127.0.0.1."
     )
+
+
+def _check_words(config: Config) -> None:
+    """What would turn out to mean nothing only when it is needed: emoji, and what to learn from and how."""
+    for word in config.reply.emoji:
+        if emoji.known(word) is None:
+            raise ConfigError(f"reply.emoji takes emoji, not {word}.")
+    for key, form, words in (("data", "NAME=DIR", config.learn.data), ("recipe", "key=value", config.learn.recipe)):
+        for word in words:
+            if not all(word.partition("=")):
+                raise ConfigError(f"learn.{key} takes {form}, not {word}.")
+    if config.learn.recipe:
+        from captioner.finetune import Recipe  # takes seconds
+        from captioner.recipe import filled
+
+        try:
+            filled(Recipe(), [word.partition("=")[::2] for word in config.learn.recipe])
+        except ValueError as error:
+            raise ConfigError(f"learn.recipe: {error}") from None
 
 
 def is_loopback(host: str) -> bool:
