@@ -77,6 +77,7 @@ def test_self_critical_training_stays_on_its_device_and_goes_on_where_it_was(tmp
         state = torch.load(tmp_path / "whole/state.pt", weights_only=True)
         assert {v.device.type for v in (*state["average"].values(), *state["model"].values())} == {"cpu"}
         resumed = Trainer(trainer.checkpoint, recipe, tmp_path / "whole")
+        resumed.of = trainer.of  # as fitting the same corpora would find
         resumed._resume()
     assert resumed.progress == trainer.progress
     assert all(value.device == DEVICE for value in resumed.average.values())
