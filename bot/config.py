@@ -340,14 +340,6 @@ def _check_words(config: Config) -> None:
         for word in words:
             if not all(word.partition("=")):
                 raise ConfigError(f"learn.{key} takes {form}, not {word}.")
-    if config.learn.recipe:
-        from captioner.finetune import Recipe  # takes seconds
-        from captioner.recipe import filled
-
-        try:
-            filled(Recipe(), [word.partition("=")[::2] for word in config.learn.recipe])
-        except ValueError as error:
-            raise ConfigError(f"learn.recipe: {error}") from None
 
 
 def is_loopback(host: str) -> bool:

@@ -62,7 +62,6 @@ def test_defaults_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("[reply]\nemoji = ['👍', 'x']", "reply.emoji takes emoji, not x."),
         ("[learn]\ndata = ['x']", "learn.data takes NAME=DIR, not x."),
         ("[learn]\nrecipe = ['rate=']", "learn.recipe takes key=value, not rate=."),
-        ("[learn]\nrecipe = ['batch=x']", "learn.recipe: batch takes a number, not 'x'."),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, sentence: str) -> None:
@@ -88,7 +87,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["docter", "web.port", "web=1", "web.port=x", "web.por=1", "x.y=1", "learn.recipe=bogus=1"]
+    "override", ["docter", "web.port", "web=1", "web.port=x", "web.por=1", "x.y=1", "learn.recipe=bogus"]
 )
 def test_bad_overrides(override: str) -> None:
     with pytest.raises(ConfigError):
