@@ -55,11 +55,10 @@ def export(db: Database, platform: str, user: str) -> dict[str, Any]:
 def forget(db: Database, platform: str, user: str, at: float) -> Forgotten:
     """Within the caller's transaction. The wish not to be memed stays: without it the pictures would be taken again.
 
-    So does, for some days, under a name that means nothing elsewhere, that somebody was forgotten: what their platform
+    So does, until `prune`, under a name that means nothing elsewhere, that somebody was forgotten: what their platform
     shows of votes of before, when it is asked again, is not written down anew.
     """
     values = [platform, user]
-    db.execute("DELETE FROM forgotten WHERE at < ?", [at - REMEMBERED])
     db.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", [platform, _alias(db, platform, user), at])
     db.execute("UPDATE settings SET user = '' WHERE platform = ? AND user = ?", values)
     db.execute("DELETE FROM ratings WHERE platform = ? AND user = ?", values)
@@ -71,6 +70,11 @@ def forget(db: Database, platform: str, user: str, at: float) -> Forgotten:
     gone = tuple(Placed(row["id"], row["chat"], row["reply"] or "") for row in rows)
     db.execute("DELETE FROM memes WHERE platform = ? AND ? IN (user, author)", values)
     return Forgotten(len(gone), reactions, requests, gone)
+
+
+def prune(db: Database, before: float) -> None:
+    """Forget also who was forgotten long before a time; within the caller's transaction."""
+    db.execute("DELETE FROM forgotten WHERE at < ?", [before - REMEMBERED])
 
 
 def forgotten_since(db: Database, platform: str, user: str, since: float) -> bool:

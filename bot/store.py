@@ -587,6 +587,7 @@ class Store:
             self._db.execute("UPDATE memes SET source = NULL WHERE source IS NOT NULL AND posted < ?", [before])
             self._db.execute("UPDATE memes SET picture = NULL WHERE picture IS NOT NULL AND created < ?", [before])
             requests.prune(self._db, before)
+            people.prune(self._db, before)
         named = self._db.query("SELECT picture AS name FROM memes UNION SELECT source FROM memes")
         kept = {row["name"] for row in named}
         for file in self.pictures.iterdir():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot import people
 from bot.database import StoreError
 from bot.events import BadRequest, Candidate, Gone, Kept, MemeRecord, NotFound, ReactionChanged
 from bot.schema import MIGRATIONS
@@ -223,3 +224,12 @@ async def test_two_bots_do_not_share_a_database(tmp_path: Path) -> None:
 def test_examining_changes_nothing(tmp_path: Path) -> None:
     assert "will be created" in examine(tmp_path / "data" / "q.db")
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_who_was_forgotten_is_not_remembered_for_ever(store: Store) -> None:
+    at = 100.0
+    await store.add(meme("m1", created=at), KEPT)
+    await store.forget("test", "v", at)
+    assert await store.set_votes("m1", "test", {("v", "👍"), ("w", "👍")}, at) == (1, 0)
+    await store.prune(at + people.REMEMBERED + 1)
+    assert await store.set_votes("m1", "test", {("v", "👍"), ("w", "👍")}, at) == (1, 0)
