@@ -1,7 +1,10 @@
 """The SQLite file: opened, brought to this program's version, and read and written beside a running bot."""
 
+import hashlib
+import hmac
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -63,6 +66,16 @@ def beside(path: Path) -> Iterator[Database]:
             yield db
     except sqlite3.Error as error:
         raise StoreError(f"The database {path} cannot be used: {error}.") from error
+
+
+def namer(db: Database) -> Callable[..., str]:
+    """Gives names, in hexadecimal, to what is told in texts; only this database can tell which is which."""
+    (salt,) = db.execute("SELECT value FROM facts WHERE key = 'salt'").fetchone()
+
+    def name(*what: str) -> str:
+        return hmac.new(salt.encode(), json.dumps(what).encode(), hashlib.sha256).hexdigest()
+
+    return name
 
 
 def migrate(db: Database, path: Path) -> None:

@@ -1,12 +1,11 @@
 """What is remembered of one person: to hand out, to forget, and the wish not to be memed."""
 
-import hashlib
-import hmac
 import json
 from typing import Any
 
 from sqlite_utils import Database
 
+from bot.database import namer
 from bot.events import Forgotten, Placed
 
 REMEMBERED = 30 * 86_400
@@ -59,7 +58,7 @@ def forget(db: Database, platform: str, user: str, at: float) -> Forgotten:
     shows of votes of before, when it is asked again, is not written down anew.
     """
     values = [platform, user]
-    db.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", [platform, _alias(db, platform, user), at])
+    db.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", [platform, namer(db)(platform, "user", user), at])
     db.execute("UPDATE settings SET user = '' WHERE platform = ? AND user = ?", values)
     db.execute("DELETE FROM ratings WHERE platform = ? AND user = ?", values)
     reactions = db.execute("DELETE FROM reactions WHERE platform = ? AND user = ?", values).rowcount
@@ -81,15 +80,9 @@ def forgotten_since(db: Database, platform: str, user: str, since: float) -> boo
     """Whether somebody had everything forgotten after a time."""
     found = db.execute(
         "SELECT 1 FROM forgotten WHERE platform = ? AND who = ? AND at >= ?",
-        [platform, _alias(db, platform, user), since],
+        [platform, namer(db)(platform, "user", user), since],
     )
     return found.fetchone() is not None
-
-
-def _alias(db: Database, platform: str, user: str) -> str:
-    """A name for a person that only this database can tell."""
-    (salt,) = db.execute("SELECT value FROM facts WHERE key = 'salt'").fetchone()
-    return hmac.new(salt.encode(), json.dumps([platform, "user", user]).encode(), hashlib.sha256).hexdigest()
 
 
 def _rows(db: Database, what: str, where: str, platform: str, user: str) -> list[dict[str, Any]]:

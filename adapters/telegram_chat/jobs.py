@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from telegram import InputFile
 from telegram.error import BadRequest, TelegramError
 
-from bot.events import Expected, Forbidden, ImagePosted, MemeReply, Outcome, ReactionChanged, Request, Service
+from bot.events import Expected, Forbidden, ImagePosted, MemeReply, NotFound, Outcome, ReactionChanged, Request, Service
 
 from .activity import Activity
 from .delivery import MAX_PHOTO, MOVING, Delivery
@@ -192,7 +192,10 @@ class Jobs:
     async def _delete(self, job: Job) -> None:
         """The message goes first: what was forgotten before could not be asked for again where that fails."""
         moderator = await self._rights.is_administrator(job.chat, job.user)
-        await self._service.check_deletable(job.meme, job.user, moderator=moderator)
+        try:
+            await self._service.check_deletable(job.meme, job.user, moderator=moderator)
+        except NotFound:  # deleted before a stop
+            return
         message = job.message or 0  # a press always names it
 
         async def attempt(chat: int) -> None:

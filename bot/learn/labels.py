@@ -1,12 +1,10 @@
 """Labels out of the store: what is learnt is the bot's own captions with their votes, and which of three was picked."""
 
 import base64
-import hashlib
-import hmac
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from bot.database import namer
 from bot.emoji import Ballot
 from bot.events import Judgement, Preference
 from bot.votes import Label, Shown, Vote, approvals
@@ -63,10 +62,10 @@ def write(db: Database, file: Path, ballot: Ballot) -> Exported:
 def lines(db: Database, ballot: Ballot) -> Iterator[dict[str, Any]]:
     """Every label as it is exported. Chats have names that mean nothing outside this store; users have none."""
     found = {label.meme: label for label in folded(db, ballot)}
-    name = _namer(db)
+    name = namer(db)
     picks = _picks(db)
     for row, candidates in _memes(db):
-        chat = name(row["platform"], row["chat"])
+        chat = name(row["platform"], row["chat"])[:16]
         if row["id"] in found:  # others are newer than the votes that were read
             yield _line(row, candidates, found[row["id"]], chat)
         if row["id"] in picks:
@@ -182,13 +181,3 @@ def _picks(db: Database) -> dict[str, float]:
     )
     made = Counter((row["platform"], row["chat"], row["user"]) for row in rows)
     return {row["id"]: min(1.0, PICKS / made[row["platform"], row["chat"], row["user"]]) for row in rows}
-
-
-def _namer(db: Database) -> Callable[[str, str], str]:
-    """Names chats so that only this store can tell which is which."""
-    (salt,) = db.execute("SELECT value FROM facts WHERE key = 'salt'").fetchone()
-
-    def name(platform: str, chat: str) -> str:
-        return hmac.new(salt.encode(), json.dumps([platform, chat]).encode(), hashlib.sha256).hexdigest()[:16]
-
-    return name
