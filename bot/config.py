@@ -88,7 +88,7 @@ class Ranking:
     voice: float = within(2.0, 0.0, 100.0)
     taste: float = within(60.0, 0.0, 1000.0)
     aptness: float = within(2.0, 0.0, 100.0)
-    residual: float = within(6.0, 0.0, 100.0)
+    residual: float = within(7.0, 0.0, 100.0)
     fluency: float = within(2.0, 0.0, 100.0)
 
 

@@ -81,11 +81,23 @@ class Model(Protocol):
     def caption(self, jobs: Sequence[tuple[Picture, ModelWish]]) -> list[Captioned]: ...
 
     def draw(
-        self, picture: Picture, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+        self,
+        picture: Picture,
+        boxes: Sequence[str],
+        template: str | None = None,
+        *,
+        mirrored: bool = False,
+        own: bool = False,
     ) -> Image.Image: ...
 
     def letter(
-        self, image: Image.Image, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+        self,
+        image: Image.Image,
+        boxes: Sequence[str],
+        template: str | None = None,
+        *,
+        mirrored: bool = False,
+        own: bool = False,
     ) -> Sequence[Lettering]: ...
 
     def explain(self, picture: Picture, boxes: Sequence[str], style: Style = "meme") -> bytes: ...
@@ -311,9 +323,9 @@ class Engine:
                 stages |= {"wait": placed - accepted + began - read, "caption": ended - began}
             drawing = time.perf_counter()
             if moving is None:
-                data, kept = await self._in_pool(self._draw, picture, made, wish.max_bytes)
+                data, kept = await self._in_pool(self._draw, picture, made, wish)
             else:
-                data, kept = await self._in_pool(self._animate, moving, made, wish.max_bytes)
+                data, kept = await self._in_pool(self._animate, moving, made, wish)
                 made = dataclasses.replace(made, content_type=moving.content_type)
             stages["draw"] = time.perf_counter() - drawing
             return dataclasses.replace(made, data=data, picture=kept)
@@ -354,22 +366,24 @@ class Engine:
         self._read_jobs.put_nowait(job)
         return await job.done
 
-    def _draw(self, picture: Picture, made: Made, max_bytes: int | None) -> tuple[bytes, bytes]:
+    def _draw(self, picture: Picture, made: Made, wish: Wish) -> tuple[bytes, bytes]:
         with _translated("The meme could not be drawn."):
-            drawn = self._serving.draw(picture, made.boxes, made.template, mirrored=made.mirrored)
+            own = _is_own(wish)
+            drawn = self._serving.draw(picture, made.boxes, made.template, mirrored=made.mirrored, own=own)
             data = to_jpeg(drawn, self._config.draw.quality)
-            if max_bytes is not None and len(data) > max_bytes:
-                data = _fitted(drawn, max_bytes, self._config.draw.quality)
+            if wish.max_bytes is not None and len(data) > wish.max_bytes:
+                data = _fitted(drawn, wish.max_bytes, self._config.draw.quality)
             return data, to_jpeg(picture.image, KEPT_QUALITY)
 
-    def _animate(self, moving: Animation, made: Made, max_bytes: int | None) -> tuple[bytes, bytes]:
+    def _animate(self, moving: Animation, made: Made, wish: Wish) -> tuple[bytes, bytes]:
         """The words on every frame, and the frames without them, as they are kept."""
 
         def letter(first: Image.Image) -> Sequence[Lettering]:
-            return self._serving.letter(first, made.boxes, made.template, mirrored=made.mirrored)
+            own = _is_own(wish)
+            return self._serving.letter(first, made.boxes, made.template, mirrored=made.mirrored, own=own)
 
         with _translated("The meme could not be drawn."):
-            data = animation.fitted(moving, max_bytes, letter)
+            data = animation.fitted(moving, wish.max_bytes, letter)
             return data, animation.encode(moving)
 
     def _fit(self, data: bytes, max_bytes: int) -> tuple[bytes, str]:
@@ -507,6 +521,11 @@ def _for_model(wish: Wish, taste: Taste | None) -> ModelWish:
         features=wish.features,
         taste=taste,
     )
+
+
+def _is_own(wish: Wish) -> bool:
+    """Whether the words are somebody's, who says where they stand."""
+    return bool(wish.own_boxes) and not wish.picked
 
 
 def _captioned(made: Made, captioned: Captioned) -> Made:

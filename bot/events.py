@@ -308,6 +308,8 @@ class Wish:
     context: str = ""
     own_boxes: tuple[str, ...] = ()
     """Words to draw as they stand; then nothing is generated but the description."""
+    picked: bool = False
+    """Whether these are a caption of the model's, to be put where it suits the picture."""
     description: str = ""
     """What the picture shows, where it is known already; with `own_boxes` the model is then not asked at all."""
     explore: bool = False

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
@@ -25,8 +26,9 @@ from captioner.attention_map import NoAttentionError, attention_map
 from captioner.checkpoint import Checkpoint, CheckpointError
 from captioner.data.samples import fingerprint
 from captioner.decoders.several import Several
+from captioner.faces import Faces
 from captioner.fonts import Fonts
-from captioner.images import Limits, Picture
+from captioner.images import Face, Limits, Picture
 from captioner.labels import eyes, packed
 from captioner.layouts import layout_for, most_boxes
 from captioner.naming import Naming
@@ -127,6 +129,8 @@ class Captioner:
         self.name = checkpoint.name
         self.device = torch.device(device)
         self.fonts, self.limits, self.max_side = fonts, limits, max_side
+        self.faces = Faces()
+        self._aside = ThreadPoolExecutor(1, "faces")
         self.tokenizer = checkpoint.tokenizer
         self.encoder = checkpoint.build_encoder().to(self.device)
         self.eyes = eyes(checkpoint.reduction.basis.numpy())
@@ -174,22 +178,50 @@ class Captioner:
     def read(self, data: bytes) -> Picture:
         """Untrusted bytes to an upright RGB picture, at most `max_side` long; raises ImageError with a sentence."""
         picture = images.read(data, self.limits)
-        return replace(picture, image=images.scaled(picture.image, self.max_side))
+        image = images.scaled(picture.image, self.max_side)
+        # Beside the captioning: what draws has the answer by then.
+        return replace(picture, image=image, faces=self._aside.submit(self.faces.find, image).result)
 
     def draw(
-        self, picture: Picture, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+        self,
+        picture: Picture,
+        boxes: Sequence[str],
+        template: str | None = None,
+        *,
+        mirrored: bool = False,
+        own: bool = False,
     ) -> Image.Image:
-        """The picture with the boxes written on it: where they belong on a known template, else where it is calm."""
-        return drawing.paint(
-            picture.image.convert("RGB"), self.letter(picture.image, boxes, template, mirrored=mirrored)
-        )
+        """The picture with the boxes written on it: where they belong on a known template, else where it is calm.
+
+        Somebody's `own` words for top and bottom stay there, whatever they hide.
+        """
+        letterings = self._lettered(picture.image, boxes, template, mirrored, own, picture.faces)
+        return drawing.paint(picture.image.convert("RGB"), letterings)
 
     def letter(
-        self, image: Image.Image, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+        self,
+        image: Image.Image,
+        boxes: Sequence[str],
+        template: str | None = None,
+        *,
+        mirrored: bool = False,
+        own: bool = False,
     ) -> list[drawing.Lettering]:
         """The boxes as `draw` paints them on an RGB picture: for animations, whose frames all get the same."""
+        return self._lettered(image, boxes, template, mirrored, own)
+
+    def _lettered(
+        self,
+        image: Image.Image,
+        boxes: Sequence[str],
+        template: str | None,
+        mirrored: bool,
+        own: bool,
+        faces: Callable[[], Sequence[Face]] | None = None,
+    ) -> list[drawing.Lettering]:
         layout = layout_for(template, len(boxes), mirrored=mirrored) if template else None
-        return drawing.laid_out(image, boxes, self.fonts, layout)
+        faces = faces or partial(self.faces.find, image)
+        return drawing.laid_out(image, boxes, self.fonts, layout, faces, joining=not own)
 
     @torch.inference_mode()
     def caption(self, jobs: Sequence[tuple[Picture, Wish]]) -> list[Captioned]:

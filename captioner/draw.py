@@ -2,7 +2,8 @@
 
 On a known template the boxes go where its layout says. Elsewhere one box stands at the top or the bottom, wherever
 the picture is calmer; of two, the first is at the top and the second at the bottom (an empty one keeps its place, so
-that `("text", "")` is text at the top); three and more are spread evenly from top to bottom.
+that `("text", "")` is text at the top), or both on one side where a face would be hidden; three and more are spread
+evenly from top to bottom.
 """
 
 import math
@@ -15,9 +16,10 @@ from PIL import Image, ImageDraw
 
 from captioner.calm import Busyness, busyness
 from captioner.fonts import EmojiFace, Fonts
+from captioner.images import Face
 from captioner.layouts import Ink, Layout
 from captioner.script import Run, runs
-from captioner.typeset import EMOJI_HEIGHT, Line, Text, baselines, breadth, measured_run, outline, spaced
+from captioner.typeset import EMOJI_HEIGHT, PARAGRAPH, Line, Text, baselines, breadth, measured_run, outline, spaced
 
 # Sizes of type as shares of the picture's shorter side, and the pixels that none of them goes below.
 _LARGEST_CAPITAL = 0.105
@@ -36,6 +38,8 @@ _COMFORTABLE = 1 / 13
 """The size of type, as a share of the shorter side, below which nothing is saved by a smaller one."""
 _SMALL_TEXT = 0.1
 """The share of what there is to see that must be saved for text of half the size."""
+_HIDDEN = 0.1
+"""The share of all faces that two texts may hide before both go to one side."""
 _IN_LAYOUT = 1 / 34
 _IN_LAYOUT_PIXELS = 10
 """Below these sizes a layout's box is too small for its text."""
@@ -110,11 +114,26 @@ def draw(image: Image.Image, boxes: Sequence[str], fonts: Fonts, layout: Layout 
     return paint(picture, laid_out(picture, boxes, fonts, layout))
 
 
-def laid_out(picture: Image.Image, boxes: Sequence[str], fonts: Fonts, layout: Layout | None = None) -> list[Lettering]:
-    """The boxes as `draw` paints them on this RGB picture."""
+def laid_out(
+    picture: Image.Image,
+    boxes: Sequence[str],
+    fonts: Fonts,
+    layout: Layout | None = None,
+    faces: Callable[[], Sequence[Face]] = tuple,
+    *,
+    joining: bool = True,
+) -> list[Lettering]:
+    """The boxes as `draw` paints them on this RGB picture, faces on it left free where that is possible.
+
+    `faces` tells where they are; it is asked only where that decides where text goes. Of two boxes of which one would
+    hide a face, both stand on the other side, where `joining` allows.
+    """
     letterings = arranged(picture.size, boxes, fonts, layout) if layout else None
     if letterings is None:
-        letterings = letter(picture.size, boxes, fonts, busyness(picture))
+        busy = busyness(picture, faces())
+        letterings = letter(picture.size, boxes, fonts, busy)
+        if joining and len(letterings) == 2:
+            letterings = _joined(letterings, boxes, picture.size, fonts, busy)
     return letterings
 
 
@@ -135,6 +154,24 @@ def letter(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, busy: Busy
     """The boxes that have ink, painted for a picture of `size` (width, height); their inks do not overlap."""
     placed = [_calmest(words, areas, size, fonts, busy) for words, areas in _areas(boxes, size)]
     return [lettering for lettering in placed if lettering]
+
+
+def _joined(
+    apart: list[Lettering], boxes: Sequence[str], size: tuple[int, int], fonts: Fonts, busy: Busyness
+) -> list[Lettering]:
+    """Two letterings, or their boxes as one text on one side, where that leaves faces free that would be hidden."""
+    hidden = _hidden(apart, size, busy)
+    if hidden < _HIDDEN:
+        return apart
+    together = letter(size, [PARAGRAPH.join(boxes)], fonts, busy)
+    return together if _hidden(together, size, busy) < hidden / 2 else apart
+
+
+def _hidden(letterings: Sequence[Lettering], size: tuple[int, int], busy: Busyness) -> float:
+    """The share of the faces that they would hide."""
+    width, height = size
+    inks = (lettering.ink for lettering in letterings)
+    return sum(busy.faces_under(x0 / width, y0 / height, x1 / width, y1 / height) for x0, y0, x1, y1 in inks)
 
 
 def arranged(size: tuple[int, int], boxes: Sequence[str], fonts: Fonts, layout: Layout) -> list[Lettering] | None:

@@ -5,9 +5,9 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pillow_heif
@@ -85,6 +85,10 @@ class Limits:
     max_pixels: int = 50_000_000
 
 
+Face = tuple[float, float, float, float]
+"""Where a face is: left, top, right and bottom as fractions of the picture's sides."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """The first frame of a picture."""
@@ -95,6 +99,8 @@ class Picture:
     """One of `FORMATS`, or `VIDEO`, found in the content."""
     frames: int
     """How many frames the animation has; 1 for a still. Counted up to 10,000, in a GIF's first 500,000 blocks."""
+    faces: Callable[[], Sequence[Face]] | None = field(default=None, compare=False, repr=False)
+    """Waits for what is found by who began to look for faces when the picture was read."""
 
 
 def read(data: bytes, limits: Limits = Limits()) -> Picture:

@@ -74,7 +74,7 @@ class Ranking:
     voice: float = 2.0
     taste: float = 60.0
     aptness: float = 2.0
-    residual: float = 6.0
+    residual: float = 7.0
     fluency: float = 2.0
 
 

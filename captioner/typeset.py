@@ -18,7 +18,11 @@ _MAX_CLUSTERS = 500
 _OUTLINE = 0.065
 _LINE_GAP = 0.1
 _INK_GAP = 0.03
+_PARAGRAPH_GAP = 0.3
 _BALANCED = 0.1
+
+PARAGRAPH = "\u2029"
+"""Between what is told apart by a gap, in one text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,13 @@ class Text:
     @classmethod
     def of(cls, text: str, fonts: Fonts) -> "Text":
         """`text` measured; what is longer than anybody reads on a picture ends in an ellipsis."""
-        whole = cls([[_measured(word, fonts) for word in line] for line in paragraphs(text, fonts)], fonts)
+        lines: list[Line] = []
+        for part in text.split(PARAGRAPH):
+            new = [[_measured(word, fonts) for word in line] for line in paragraphs(part, fonts)]
+            if lines and new:
+                new[0][0] = replace(new[0][0], above=new[0][0].above + _PARAGRAPH_GAP)
+            lines += new
+        whole = cls(lines, fonts)
         return whole if whole.length <= _MAX_CLUSTERS else whole.shortened(_MAX_CLUSTERS)
 
     @cached_property

@@ -48,9 +48,15 @@ class Gated:
         return self.inner.read(data)
 
     def draw(
-        self, picture: Picture, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+        self,
+        picture: Picture,
+        boxes: Sequence[str],
+        template: str | None = None,
+        *,
+        mirrored: bool = False,
+        own: bool = False,
     ) -> Image.Image:
-        return self.inner.draw(picture, boxes, template, mirrored=mirrored)
+        return self.inner.draw(picture, boxes, template, mirrored=mirrored, own=own)
 
     def explain(self, picture: Picture, boxes: Sequence[str], style: str = "meme") -> bytes:
         return self.inner.explain(picture, boxes)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from captioner import fonts as fonts_module
 from captioner.calm import busyness
-from captioner.draw import arranged, draw, letter
+from captioner.draw import arranged, draw, laid_out, letter
 from captioner.fonts import FontError, Fonts
+from captioner.images import Face
 from captioner.layouts import Box, shipped
 from captioner.script import paragraphs, runs
 
@@ -117,6 +118,57 @@ def test_text_shrinks_before_it_covers_the_subject_but_stays_readable(fonts: Fon
     (large,) = letter(picture.size, [words], fonts)
     (small,) = letter(picture.size, [words], fonts, busyness(picture))
     assert 600 / 22 - 1 <= small.size < large.size
+
+
+@pytest.mark.parametrize(("face", "free"), [((0.3, 0.0, 0.7, 0.4), "bottom"), ((0.3, 0.6, 0.7, 1.0), "top")])
+def test_no_text_hides_a_face_while_there_is_room_elsewhere(face: Face, free: str, fonts: Fonts) -> None:
+    picture = canvas((400, 400))
+    for boxes in (["some text"], ["some text", "and more of it"]):
+        (placed,) = laid_out(picture, boxes, fonts, faces=lambda: [face])
+        assert placed.ink[1] > 0.4 * 400 if free == "bottom" else placed.ink[3] < 0.6 * 400
+
+
+def test_what_is_joined_keeps_its_order_and_a_gap(fonts: Fonts) -> None:
+    (joined,) = laid_out(canvas((400, 400)), ["aaa", "bbb"], fonts, faces=lambda: [(0.3, 0.0, 0.7, 0.4)])
+    (lines,) = letter((400, 400), ["aaa\nbbb"], fonts)
+    (first, above), (second, below) = sorted((at[1], image.height) for image, at in joined.outlines)
+    (tight, height), (next_, _) = sorted((at[1], image.height) for image, at in lines.outlines)
+    assert (second - first - above) / joined.size > (next_ - tight - height) / lines.size + 0.2
+    assert below == pytest.approx(above, abs=2)
+
+
+def test_own_words_stay_at_top_and_bottom_and_far_faces_move_nothing(fonts: Fonts) -> None:
+    picture, boxes = canvas((400, 400)), ["some text", "and more of it"]
+    apart = [lettering.ink for lettering in laid_out(picture, boxes, fonts)]
+    high, small = (0.3, 0.0, 0.7, 0.4), (0.45, 0.45, 0.55, 0.55)
+    assert len(laid_out(picture, boxes, fonts, faces=lambda: [high], joining=False)) == 2
+    assert [lettering.ink for lettering in laid_out(picture, boxes, fonts, faces=lambda: [small])] == apart
+
+
+face_boxes = st.tuples(*[st.floats(0, 0.7)] * 2, *[st.floats(0.05, 0.3)] * 2).map(
+    lambda at: (at[0], at[1], at[0] + at[2], at[1] + at[3])
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(32, 700), st.integers(32, 700)),
+    boxes=st.lists(texts.filter(str.strip), min_size=2, max_size=2),
+    faces=st.lists(face_boxes, max_size=5),
+)
+def test_joining_hides_no_more_of_the_faces_and_no_ink_leaves_the_picture(
+    size: tuple[int, int], boxes: list[str], faces: list[Face], fonts: Fonts
+) -> None:
+    picture = canvas(size)
+    busy = busyness(picture, faces)
+
+    def hidden(joining: bool) -> float:
+        placed = laid_out(picture, boxes, fonts, faces=lambda: faces, joining=joining)
+        inks = [lettering.ink for lettering in placed]
+        assert all(1 <= x0 < x1 < size[0] and 1 <= y0 < y1 < size[1] for x0, y0, x1, y1 in inks)
+        return sum(busy.faces_under(*(v / side for v, side in zip(ink, size * 2, strict=True))) for ink in inks)
+
+    assert hidden(joining=True) <= hidden(joining=False)
 
 
 @pytest.mark.parametrize(("name", "boxes"), [("drake-hotline-bling", 2), ("two-buttons", 3), ("expanding-brain", 4)])

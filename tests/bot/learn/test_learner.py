@@ -48,7 +48,13 @@ class Named:
         return self.inner.read(data)
 
     def draw(
-        self, picture: Picture, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
+        self,
+        picture: Picture,
+        boxes: Sequence[str],
+        template: str | None = None,
+        *,
+        mirrored: bool = False,
+        own: bool = False,
     ) -> Image.Image:
         return picture.image
 
