@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from PIL import Image, ImageSequence
 
@@ -24,8 +25,8 @@ MAX_SOURCE_FRAMES = 1500
 """Frames that are decoded at all; what has more is treated as a still."""
 MAX_PIXELS = 30_000_000
 """Pixels of all frames together; larger animations are scaled down."""
-MAX_DECODED = 2_000_000_000
-"""Pixels that are decoded of a video: a minute of 1280×720 at 30 frames a second takes some seconds."""
+MAX_DECODED = {"GIF": 800_000_000, "WEBP": 300_000_000, VIDEO: 2_000_000_000}
+"""Pixels that are decoded of all frames, some five seconds of a core: what has more is treated as a still."""
 SMALLEST_SIDE = 64
 UNHURRIED = 100
 """Milliseconds that a frame is shown which says so little that browsers do not believe it."""
@@ -35,11 +36,14 @@ Letter = Callable[[Image.Image], Sequence[Lettering]]
 
 @dataclass(frozen=True)
 class Animation:
-    """Upright RGB frames of one size, and how many milliseconds each is shown. `loop` as GIF has it: 0 is for ever."""
+    """Upright RGB frames of one size, and how many milliseconds each is shown.
+
+    `loop` is how often it is repeated, as GIF has it: 0 is for ever, None not at all.
+    """
 
     frames: tuple[Image.Image, ...]
     durations: tuple[int, ...]
-    loop: int
+    loop: int | None
     format: str
 
     @property
@@ -63,15 +67,18 @@ def read(data: bytes, picture: Picture) -> Animation | None:
     """
     if picture.format not in FORMATS or not 1 < picture.frames <= MAX_SOURCE_FRAMES:
         return None
-    loop = 0
+    loop: int | None = 0
     try:
         if picture.format == VIDEO:
-            if picture.frames * picture.image.width * picture.image.height > MAX_DECODED:
+            if _is_too_much(picture, picture.image.size):
                 return None
             sampled = list(_sampled(video.frames(data), picture))
         else:
             with quiet_pillow(), Image.open(io.BytesIO(data), formats=[picture.format]) as source:
-                loop = int(source.info.get("loop", 0))
+                # As large as the file says: a kilobyte can hold hundreds of frames of fifty megapixels.
+                if _is_too_much(picture, source.size):
+                    return None
+                loop = _loop(source)
                 sampled = list(_sampled(_timed(source), picture))
     except VideoError as error:
         raise ImageError(str(error)) from error
@@ -81,6 +88,16 @@ def read(data: bytes, picture: Picture) -> Animation | None:
         return None
     frames, durations = zip(*sampled, strict=True)
     return Animation(frames, durations, loop, picture.format)
+
+
+def _is_too_much(picture: Picture, size: tuple[int, int]) -> bool:
+    return picture.frames * size[0] * size[1] > MAX_DECODED[picture.format]
+
+
+def _loop(source: Image.Image) -> int | None:
+    """How often a GIF or WebP is repeated, as GIF counts: a WebP says how often it is shown."""
+    said: int | None = source.info.get("loop")
+    return (said - 1 or None) if said and source.format == "WEBP" else said
 
 
 def lettered(animation: Animation, letter: Letter) -> Animation:
@@ -95,10 +112,12 @@ def encode(animation: Animation, quality: int = 80) -> bytes:
         return video.encode(animation.frames, animation.durations)
     out = io.BytesIO()
     first, *rest = animation.frames
-    timing = {"append_images": rest, "duration": list(animation.durations), "loop": animation.loop}
+    timing: dict[str, Any] = {"append_images": rest, "duration": list(animation.durations)}
     if animation.format == "GIF":
+        timing |= {} if animation.loop is None else {"loop": animation.loop}
         first.save(out, "GIF", save_all=True, disposal=1, **timing)
     else:
+        timing["loop"] = 1 if animation.loop is None else animation.loop and animation.loop + 1
         first.save(out, "WEBP", save_all=True, quality=quality, method=2, **timing)
     return out.getvalue()
 

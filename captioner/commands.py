@@ -4,10 +4,12 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from captioner.checkpoint import Checkpoint
 from captioner.images import ImageError, Limits, Picture, to_jpeg
 
 _BATCH = 8
+_MADE_HERE = b"a meme by Quipbot"
+"""The comment in a meme's file, by which it is known again."""
 _TOO_FEW = 3
 """The exit status of finetune and gate where there are too few labels yet."""
 
@@ -37,7 +41,7 @@ def caption(options: argparse.Namespace) -> int:
         print(f"There are no pictures in {path}.", file=sys.stderr)
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
-    taken = {file.resolve() for file in files}  # a meme never overwrites its picture
+    taken = {file.resolve() for file in files}
     for start in tqdm(range(0, len(files), _BATCH), unit="batch", disable=None, file=sys.stderr):
         batch = [_read(captioner, file) for file in files[start : start + _BATCH]]
         made = iter(captioner.caption([(p, wish) for p in batch if isinstance(p, Picture)]))
@@ -48,10 +52,15 @@ def caption(options: argparse.Namespace) -> int:
                 line = _line(file, captioned)
                 if options.folder:
                     target = _free(options.folder, file.stem, taken)
-                    target.write_bytes(to_jpeg(_drawn(captioner, picture, captioned)))
-                    print(f"wrote {target}", file=sys.stderr)
+                    target.write_bytes(to_jpeg(_drawn(captioner, picture, captioned), comment=_MADE_HERE))
+                    print(f"wrote {_printable(target)}", file=sys.stderr)
             print(json.dumps(line, ensure_ascii=False) if options.json else _plain(line), flush=True)
     return 0
+
+
+def _printable(file: Path) -> str:
+    """A file's name as it can be printed: names need not be UTF-8."""
+    return os.fsencode(file).decode("utf-8", "backslashreplace")
 
 
 def _drawn(captioner: Captioner, picture: Picture, captioned: Captioned) -> Image.Image:
@@ -82,7 +91,7 @@ def _read(captioner: Captioner, file: Path) -> Picture | str:
 def _line(file: Path, captioned: Captioned) -> dict[str, Any]:
     template = captioned.template
     return {
-        "image": str(file),
+        "image": _printable(file),
         "template": {"name": template[0], "confidence": template[1]} if template else None,
         "description": captioned.description,
         "captions": [dataclasses.asdict(c) for c in captioned.captions],
@@ -94,7 +103,7 @@ def _line(file: Path, captioned: Captioned) -> dict[str, Any]:
 
 def _failed(file: Path, why: object, wish: Wish, model: str) -> dict[str, Any]:
     empty: dict[str, Any] = {"template": None, "description": None, "captions": []}
-    return {"image": str(file), **empty, "seed": wish.seed, "model": model, "error": str(why)}
+    return {"image": _printable(file), **empty, "seed": wish.seed, "model": model, "error": str(why)}
 
 
 def _plain(line: dict[str, Any]) -> str:
@@ -105,11 +114,20 @@ def _plain(line: dict[str, Any]) -> str:
 
 
 def _free(folder: Path, stem: str, taken: set[Path]) -> Path:
-    """A name in the folder that no picture and no other meme of this run has."""
-    names = (folder / f"{stem}{f'-{i}' if i > 1 else ''}.jpg" for i in range(1, len(taken) + 2))
-    target = next(name for name in names if name.resolve() not in taken)
+    """A name in the folder that no picture and no other meme of this run has; only memes of earlier runs give way."""
+    names = (folder / f"{stem}{f'-{i}' if i > 1 else ''}.jpg" for i in count(1))
+    target = next(n for n in names if n.resolve() not in taken and (not os.path.lexists(n) or _is_meme(n)))
     taken.add(target.resolve())
     return target
+
+
+def _is_meme(file: Path) -> bool:
+    """Whether this command has written the file."""
+    try:
+        with Image.open(file) as image:
+            return image.info.get("comment") == _MADE_HERE
+    except (OSError, ValueError):
+        return False
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -117,6 +135,8 @@ def explain(options: argparse.Namespace) -> int:
     picture = _read(captioner, options.image)
     if isinstance(picture, str):
         raise ValueError(f"{options.image}: {picture}")
+    if options.file.resolve() == options.image.resolve():
+        raise ValueError(f"{options.file} is the picture itself; -o takes another name.")
     wish = Wish(options.style, "sample" if options.style == "meme" else "beam", 1, options.seed)
     caption = captioner.caption([(picture, wish)])[0].captions[0]
     options.file.write_bytes(captioner.explain(picture, caption.boxes, options.style))

@@ -14,7 +14,7 @@ from captioner import animation, images, video
 from captioner.animation import Animation
 from captioner.draw import Lettering, laid_out
 from captioner.fonts import Fonts
-from captioner.images import ImageError, ImageTooLarge
+from captioner.images import VIDEO, ImageError, ImageTooLarge
 
 
 def animated(form: str = "GIF", frames: int = 5, size: tuple[int, int] = (160, 120), **options: object) -> bytes:
@@ -106,7 +106,7 @@ def test_a_video_that_lies_about_its_length_is_cut(monkeypatch: pytest.MonkeyPat
 def test_large_videos_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = filmed()
     picture = images.read(data)
-    monkeypatch.setattr(animation, "MAX_DECODED", 1000)
+    monkeypatch.setitem(animation.MAX_DECODED, VIDEO, 1000)
     assert animation.read(data, picture) is None
     monkeypatch.setattr(video, "MAX_PIXELS", 10_000)
     with pytest.raises(ImageTooLarge, match="megapixels"):
@@ -207,6 +207,30 @@ def test_stills_are_no_animations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(animation, "MAX_SOURCE_FRAMES", 3)
     long = animated()
     assert animation.read(long, images.read(long)) is None
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP"])
+def test_small_files_of_huge_frames_are_stills(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame may be a speck on a canvas of fifty megapixels, and is decoded as the whole of it."""
+    large, small = Image.new("RGB", (1200, 800)), Image.new("RGB", (1, 1), "white")
+    out = io.BytesIO()
+    large.save(out, form, save_all=True, append_images=[large.copy() for _ in range(9)] + [small.resize((1200, 800))])
+    data = out.getvalue()
+    picture = replace(images.read(data), image=small)  # as it was scaled down since
+    monkeypatch.setitem(animation.MAX_DECODED, form, picture.frames * 1200 * 800 - 1)
+    assert animation.read(data, picture) is None
+    monkeypatch.setitem(animation.MAX_DECODED, form, picture.frames * 1200 * 800)
+    assert animation.read(data, picture) is not None
+
+
+@pytest.mark.parametrize("before", ["GIF", "WEBP"])
+@pytest.mark.parametrize("after", ["GIF", "WEBP"])
+@pytest.mark.parametrize("repeated", [None, 0, 1, 3])
+def test_what_is_shown_once_is_not_shown_for_ever(before: str, after: str, repeated: int | None) -> None:
+    frames = tuple(Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue"))
+    source = animation.encode(Animation(frames, (100,) * 3, repeated, before))
+    assert read(source).loop == repeated
+    assert read(animation.encode(replace(read(source), format=after))).loop == repeated
 
 
 def test_damaged_frames_are_a_sentence() -> None:

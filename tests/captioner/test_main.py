@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -162,8 +163,38 @@ def test_a_file_that_is_no_picture_gets_its_line_alone_as_well(
     assert json.loads(capsys.readouterr().out)["error"]
 
 
-def test_a_meme_never_overwrites_its_picture(folder: Path, tiny_model: Path) -> None:
+def test_a_meme_overwrites_no_picture_but_the_meme_of_an_earlier_run(folder: Path, tiny_model: Path) -> None:
+    """`a.jpg` lies beside `a.png`, whose meme would be called so."""
     before = (folder / "a.jpg").read_bytes()
-    assert main(["caption", str(folder / "a.jpg"), "-o", str(folder), "--model", str(tiny_model)]) == 0
+    for _ in range(2):
+        assert main(["caption", str(folder / "a.png"), "-o", str(folder), "--model", str(tiny_model)]) == 0
+        assert (folder / "a.jpg").read_bytes() == before
+        assert sorted(p.name for p in folder.glob("a*")) == ["a-2.jpg", "a.jpg", "a.png"]
+    (folder / "a-2.jpg").write_bytes(before)
+    assert main(["caption", str(folder / "a.png"), "-o", str(folder), "--model", str(tiny_model)]) == 0
+    assert (folder / "a-2.jpg").read_bytes() == before
+    assert (folder / "a-3.jpg").exists()
+
+
+def test_an_attention_map_does_not_take_its_pictures_place(
+    folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (folder / "a.jpg").read_bytes()
+    assert main(["explain", str(folder / "a.jpg"), "-o", str(folder / "a.jpg"), "--model", str(tiny_model)]) == 2
+    assert "is the picture itself" in capsys.readouterr().err
     assert (folder / "a.jpg").read_bytes() == before
-    assert (folder / "a-2.jpg").exists()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_name_that_is_not_utf8_is_printed_and_the_next_picture_as_well(
+    folder: Path, tiny_model: Path, form: list[str]
+) -> None:
+    odd = os.fsdecode(b"\xff odd.png")
+    (folder / odd).write_bytes((folder / "a.png").read_bytes())
+    command = [sys.executable, "-m", "captioner", "caption", str(folder / odd), str(folder / "a.png")]
+    command += ["--model", str(tiny_model), "-o", str(folder / "memes"), *form]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8"}, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "\\xff odd.png" in done.stdout.decode()
+    assert "a.png" in done.stdout.decode()
+    assert (folder / "memes" / os.fsdecode(b"\xff odd.jpg")).exists()
