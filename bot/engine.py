@@ -36,7 +36,7 @@ from bot.events import (
     TooLarge,
     Wish,
 )
-from captioner import animation
+from captioner import animation, images
 from captioner.animation import Animation
 from captioner.attention_map import NoAttentionError
 from captioner.captioner import Captioned, Captioner, ModelError
@@ -311,21 +311,24 @@ class Engine:
         accepted = time.perf_counter()
         async with self._place(wish.request):
             placed = time.perf_counter()
-            picture, moving = await self._read(fetch)
+            picture, moving, data = await self._read(fetch)
             moving = moving and moving.shown_as(wish.moving)
+            kept = data if wish.kept else await self._in_pool(_to_keep, picture, moving)
             read = time.perf_counter()
             stages = {"wait": placed - accepted, "read": read - placed}
             made = Made(b"", "image/jpeg", (), None, wish.own_boxes, wish.description, self.model, stages=stages)
             made = dataclasses.replace(made, template=wish.template, mirrored=wish.mirrored)
             if not (wish.own_boxes and wish.description):
-                captioned, began, ended = await self._caption(picture, wish)
+                # Captioned is what is kept: so a seed makes the same meme of it later on.
+                seen = picture if wish.kept else await self._in_pool(_kept, picture, kept)
+                captioned, began, ended = await self._caption(seen, wish)
                 made = _captioned(made, captioned)
                 stages |= {"wait": placed - accepted + began - read, "caption": ended - began}
             drawing = time.perf_counter()
             if moving is None:
-                data, kept = await self._in_pool(self._draw, picture, made, wish)
+                data = await self._in_pool(self._draw, picture, made, wish)
             else:
-                data, kept = await self._in_pool(self._animate, moving, made, wish)
+                data = await self._in_pool(self._animate, moving, made, wish)
                 made = dataclasses.replace(made, content_type=moving.content_type)
             stages["draw"] = time.perf_counter() - drawing
             return dataclasses.replace(made, data=data, picture=kept)
@@ -345,20 +348,21 @@ class Engine:
 
     async def _explain(self, fetch: Fetch, boxes: Sequence[str], style: Style) -> bytes:
         async with self._places:
-            picture, _ = await self._read(fetch)
+            picture, _, _ = await self._read(fetch)
             loop = asyncio.get_running_loop()
             with _translated("The attention of this caption could not be shown."):
                 return await loop.run_in_executor(self._torch, self._serving.explain, picture, boxes, style)
 
-    async def _read(self, fetch: Fetch) -> tuple[Picture, Animation | None]:
-        """The decoded picture, no larger than it will be drawn, and its frames where it moves."""
+    async def _read(self, fetch: Fetch) -> tuple[Picture, Animation | None, bytes]:
+        """The decoded picture, no larger than it will be drawn, its frames where it moves, and the file."""
         async with self._fetches:
             with _translated("The picture could not be fetched."):
                 async with asyncio.timeout(self._config.engine.fetch_timeout):
                     data = await fetch(self._config.images.max_bytes)
             with _translated("The picture could not be read."):
                 picture = await self._in_pool(self._serving.read, data)
-                return picture, await self._in_pool(animation.read, data, picture) if picture.frames > 1 else None
+                moving = await self._in_pool(animation.read, data, picture) if picture.frames > 1 else None
+                return picture, moving, data
 
     async def _caption(self, picture: Picture, wish: Wish) -> tuple[Captioned, float, float]:
         asked = _for_model(wish, self._tastes.get(wish.chat) or self._tastes.get(""))
@@ -366,25 +370,24 @@ class Engine:
         self._read_jobs.put_nowait(job)
         return await job.done
 
-    def _draw(self, picture: Picture, made: Made, wish: Wish) -> tuple[bytes, bytes]:
+    def _draw(self, picture: Picture, made: Made, wish: Wish) -> bytes:
         with _translated("The meme could not be drawn."):
             own = _is_own(wish)
             drawn = self._serving.draw(picture, made.boxes, made.template, mirrored=made.mirrored, own=own)
             data = to_jpeg(drawn, self._config.draw.quality)
             if wish.max_bytes is not None and len(data) > wish.max_bytes:
                 data = _fitted(drawn, wish.max_bytes, self._config.draw.quality)
-            return data, to_jpeg(picture.image, KEPT_QUALITY)
+            return data
 
-    def _animate(self, moving: Animation, made: Made, wish: Wish) -> tuple[bytes, bytes]:
-        """The words on every frame, and the frames without them, as they are kept."""
+    def _animate(self, moving: Animation, made: Made, wish: Wish) -> bytes:
+        """The words on every frame."""
 
         def letter(first: Image.Image) -> Sequence[Lettering]:
             own = _is_own(wish)
             return self._serving.letter(first, made.boxes, made.template, mirrored=made.mirrored, own=own)
 
         with _translated("The meme could not be drawn."):
-            data = animation.fitted(moving, wish.max_bytes, letter)
-            return data, animation.encode(moving)
+            return animation.fitted(moving, wish.max_bytes, letter)
 
     def _fit(self, data: bytes, max_bytes: int) -> tuple[bytes, str]:
         picture = self._serving.read(data)
@@ -521,6 +524,17 @@ def _for_model(wish: Wish, taste: Taste | None) -> ModelWish:
         features=wish.features,
         taste=taste,
     )
+
+
+def _to_keep(picture: Picture, moving: Animation | None) -> bytes:
+    """The picture as it is kept for buttons: without metadata, no larger than it is drawn."""
+    with _translated("The picture could not be kept."):
+        return to_jpeg(picture.image, KEPT_QUALITY) if moving is None else animation.encode(moving)
+
+
+def _kept(picture: Picture, data: bytes) -> Picture:
+    """The picture as it will be seen when it is captioned again."""
+    return dataclasses.replace(picture, image=images.read(data).image)
 
 
 def _is_own(wish: Wish) -> bool:

@@ -331,6 +331,8 @@ class Wish:
     """Content types that an animation may come back as."""
     request: str = ""
     """By which `ahead` finds the picture in the queue."""
+    kept: bool = False
+    """Whether the picture is one that is kept already, as it was kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -470,6 +470,7 @@ class Service:
             context=self._posted.of(old.id, self._clock()),
             moving=wish.moving | {old.content_type},
             request=_ticket(old.platform, request),
+            kept=True,
         )
         if wish.own_boxes:
             template, mirrored = await self._store.layout(old.id)

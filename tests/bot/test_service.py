@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+import io
 import json
 import logging
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bot.config import Reply
 from bot.engine import Engine
@@ -112,6 +114,22 @@ async def test_a_candidate_can_be_picked(service: Service, posted: Posted) -> No
     for place in (-1, 3):
         with pytest.raises(BadRequest):
             await service.redo(first.id, "v", candidate=place)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP"])
+async def test_a_seed_makes_the_same_meme_of_the_picture_as_it_was_kept(
+    form: str, service: Service, posted: Posted, fetching: Callable[[bytes], Fetch]
+) -> None:
+    frames = [Image.effect_noise((120, 90), 60 + shade).convert("RGB") for shade in (0, 20, 40)]
+    out = io.BytesIO()
+    frames[0].save(out, form, **({"save_all": True, "append_images": frames[1:]} if form in ("GIF", "WEBP") else {}))
+    first = await answer(service, posted(fetch=fetching(out.getvalue())))
+    assert (await service.redo(first.id, "v", seed=first.seed)).boxes == first.boxes
+    other = await service.redo(first.id, "v")
+    again = dataclasses.replace(posted(fetch=fetching(out.getvalue())), seed=other.seed)
+    assert (await answer(service, again)).boxes == other.boxes
+    later = await service.redo(other.id, "v")
+    assert (await service.redo(first.id, "v", seed=later.seed)).boxes == later.boxes
 
 
 async def test_another_one_is_another_one(service: Service, posted: Posted) -> None:
