@@ -172,7 +172,7 @@ def pattern(entries: Iterable[str], stretched: bool = False) -> re.Pattern[str]:
 
 
 def _branches(node: dict[str, Any], often: str) -> str:
-    special = {"*": r"\w*", " ": r"[ _-]+"}
+    special = {"*": r"\w*", " ": r"[\W_]+"}
     ways = [
         special.get(letter, re.escape(letter) + often) + _branches(below, often)
         for letter, below in node.items()

@@ -93,6 +93,8 @@ def finetune(
     """
     if recipe.method not in METHODS:
         raise ValueError(f"There is no method {recipe.method}; known are {', '.join(METHODS)}.")
+    if not recipe.beta:
+        raise ValueError("beta takes a number above 0: it says how far from the old model a caption may come.")
     run = run_folder(out)
     run.mkdir(parents=True, exist_ok=True)
     labels = seen_by(labels, eyes(checkpoint.reduction.basis.numpy()))

@@ -17,10 +17,12 @@ def merged(parts: Sequence[tuple[Checkpoint, float]]) -> Checkpoint:
     """The first checkpoint with weights of decoder and gate that are of each part as large a share as is said.
 
     A first one with a share of 0 lends everything else. Captions that any of them learnt are known as copies. Raises
-    ValueError where the shares do not sum to 1, or for decoders of other kinds, sizes, vocabularies or
+    ValueError where a share is below 0 or they do not sum to 1, or for decoders of other kinds, sizes, vocabularies or
     eyes than the first's.
     """
     first = parts[0][0]
+    if any(share < 0 for _, share in parts):
+        raise ValueError("The share of a model is 0 or more.")
     if not abs(sum(share for _, share in parts) - 1) <= 1e-6:  # nor where one of them is no number
         raise ValueError("The shares of the models have to sum to 1.")
     for checkpoint, _ in parts:

@@ -42,7 +42,9 @@ def test_disguises_are_seen_through(words: BlockList, text: str) -> None:
     assert words.reason(text) in ("slur", "harm")
 
 
-@pytest.mark.parametrize("text", ["", "a fine day", "bad things", "splatter", "swozzle", "not bad, thing", "a b c d e"])
+@pytest.mark.parametrize(
+    "text", ["", "a fine day", "bad things", "splatter", "swozzle", "a bad other thing", "a b c d e"]
+)
 def test_innocent_text_passes(words: BlockList, text: str) -> None:
     assert words.reason(text) is None
 
@@ -72,6 +74,7 @@ def test_the_shipped_list_leaves_everyday_words_alone(text: str) -> None:
 DISGUISED = """
 ni99er | n1gg3r | n.i.g.g.e.r | n i g g e r | ni gger | niiiigger | n\u0456gger | n\u200bigger | f@990t | fa ggot |
 f4gs | niqqa | ret4rd | r e t a r d | retarted | cvnt | k1ke | kys | k.y.s | raepd | lezzie | troon | 1488 |
+kill, yourself | kill… "yourself" |
 kill urself | neck yourself | h1tler | 'retard' | "retard" | “retard” | 🅱itch | re*ard
 """
 

@@ -158,6 +158,8 @@ def test_the_commands(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "fine-tuning takes 2000" in capsys.readouterr().err
     assert not out.exists()
     changes = ["memes=50", "downs=5", "epochs=0.2", "texts=20", "others=1", "batch=16"]
+    assert main(["finetune", *common, "--out", str(out), *changes, "beta=0"]) == 2
+    assert "beta takes a number above 0" in capsys.readouterr().err
     assert main(["finetune", *common, "--out", str(out), *changes]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["method"] == Recipe().method
     gate = ["gate", *common, "--candidate", str(out), "pictures=6", "captions=3"]

@@ -61,6 +61,8 @@ def test_what_cannot_be_merged_is_named(tiny_model: Path, tmp_path: Path, capsys
     other.name, other.encoder = "other", "resnet18"
     with pytest.raises(ValueError, match=r"other and .* are not of a kind"):
         merged([(first, 0.5), (other, 0.5)])
+    with pytest.raises(ValueError, match="0 or more"):
+        merged([(first, 1.5), (Checkpoint.load(tiny_model), -0.5)])
     for share in (math.nan, math.inf):
         with pytest.raises(ValueError, match="sum to 1"):
             merged([(first, share)])
