@@ -204,7 +204,7 @@ def refused(said: Sequence[Boxes], people: People, words: Path | None) -> dict[s
 def _written(captioner: Captioner, pictures: Sequence[Path]) -> list[Boxes]:
     made: list[Boxes] = []
     for start in tqdm(range(0, len(pictures), BATCH), desc="writing", file=sys.stderr, disable=None):
-        read = [captioner.read(p.read_bytes()) for p in pictures[start : start + BATCH]]
+        read = [captioner.opened(p) for p in pictures[start : start + BATCH]]
         captioned = captioner.caption([(p, Wish(n=1, seed=start + i)) for i, p in enumerate(read)])
         made += [c.captions[0].boxes for c in captioned]
     return made

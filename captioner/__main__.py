@@ -7,9 +7,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+_INTERRUPTED = 130
+"""What shells tell of a command that was ended by Ctrl-C."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 with a sentence on stderr for what cannot be done."""
+    """The exit status: 0, 2 with a sentence on stderr for what cannot be done, 130 for what was interrupted."""
     options = arguments().parse_args(argv)
     commands = import_module("captioner.commands")  # which takes seconds to import: torch
     try:
@@ -20,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nStopped. What resumes goes on when the command is given again.", file=sys.stderr)
+        return _INTERRUPTED
     return status
 
 

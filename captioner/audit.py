@@ -96,7 +96,7 @@ def generated(captioner: Captioner, pictures: list[Path]) -> Iterator[str]:
     picked = [pictures[i * step % len(pictures)] for i in range(_GENERATED)]
     for start in tqdm(range(0, _GENERATED, _BATCH), desc="generating", file=sys.stderr, disable=None):
         jobs = [
-            (captioner.read(picture.read_bytes()), Wish(n=1, seed=start + i))
+            (captioner.opened(picture), Wish(n=1, seed=start + i))
             for i, picture in enumerate(picked[start : start + _BATCH])
         ]
         for captioned in captioner.caption(jobs):

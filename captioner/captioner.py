@@ -182,6 +182,11 @@ class Captioner:
         # Beside the captioning: what draws has the answer by then.
         return replace(picture, image=image, faces=self._aside.submit(self.faces.find, image).result)
 
+    def opened(self, file: Path) -> Picture:
+        """The picture in a file, scaled as `read` does it; raises an ImageError that names the file, OSError."""
+        picture = images.opened(file, self.limits)
+        return replace(picture, image=images.scaled(picture.image, self.max_side))
+
     def draw(
         self,
         picture: Picture,

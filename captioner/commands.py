@@ -29,6 +29,8 @@ _TOO_FEW = 3
 
 
 def caption(options: argparse.Namespace) -> int:
+    if options.search == "greedy" and options.n > 1:
+        raise ValueError("--search greedy writes one caption: --n takes sample or beam.")
     captioner = Captioner.load(
         options.model, device=options.device, threads=options.threads, proofreader=options.proofreader
     )
@@ -203,8 +205,8 @@ def finetune(options: argparse.Namespace) -> int:
     from captioner.recipe import filled, run_folder
 
     _set_threads(options.threads)
-    run_folder(options.out)  # before anything is read
     sets, recipe = _sets(options), filled(Recipe(), options.recipe)
+    run_folder(options.out, sets.values())  # before anything is read
     labels = read(options.labels)
     try:
         enough(labels, recipe)

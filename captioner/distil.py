@@ -46,7 +46,7 @@ def described_by(teachers: Sequence[Path], sets: dict[str, Path], out: Path, rec
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    run = run_folder(out)
+    run = run_folder(out, sets.values())
     run.mkdir(parents=True, exist_ok=True)
     members = {str(file): Checkpoint.load(file) for file in teachers}
     samples, split = _described_samples(sets, recipe)
@@ -76,7 +76,7 @@ def distil(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str, 
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    run = run_folder(out)
+    run = run_folder(out, sets.values())
     run.mkdir(parents=True, exist_ok=True)
     samples, split = _described_samples(sets, recipe)
     eyes = Checkpoint.load(Path(recipe.start)) if recipe.start else None

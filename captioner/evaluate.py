@@ -185,7 +185,7 @@ def describe(captioner: Captioner, samples: Sequence[Sample], grids: dict[Path, 
     spent = 0.0
     for start in tqdm(range(0, len(pictures), _BATCH), desc="describe", file=sys.stderr, disable=None):
         batch = pictures[start : start + _BATCH]
-        images = [captioner.read(p.read_bytes()).image for p in batch]
+        images = [captioner.opened(p).image for p in batch]
         looks = [captioner.look(image, grids[p]) for image, p in zip(images, batch, strict=True)]
         halfway = captioner.begin([captioner.encoder.pixels([image]) for image in images])
         whole, seeds = torch.cat([grids[p] for p in batch]), [0] * len(batch)
@@ -272,7 +272,7 @@ def _grids(captioner: Captioner, pictures: Iterable[Path]) -> dict[Path, Tensor]
     """Every picture's grid (1, R, D)."""
     grids = {}
     for picture in tqdm(list(pictures), desc="encode", unit="picture", file=sys.stderr, disable=None):
-        image = captioner.read(picture.read_bytes()).image
+        image = captioner.opened(picture).image
         grids[picture] = captioner.encode([captioner.encoder.pixels([image])])
     return grids
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from captioner.augment import views
 from captioner.encoders import Encoder, Reduction
+from captioner.images import opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Features:
 def fit_reduction(encoder: Encoder, pictures: Sequence[Path], dimensions: int) -> Reduction:
     """Principal components, on the CPU, of up to 800 pictures' features, picked evenly."""
     step = max(1, len(pictures) // 800)
-    picked = [_open(p) for p in pictures[::step]]
+    picked = [opened(p).image for p in pictures[::step]]
     batches = [encoder(encoder.pixels(picked[i : i + 16])).cpu() for i in range(0, len(picked), 16)]
     return Reduction.fit(torch.cat(batches).flatten(0, 1), dimensions)
 
@@ -55,7 +56,7 @@ def features(
         grids = np.lib.format.open_memmap(file.with_suffix(".part"), "w+", np.float16, shape)
         for picture in tqdm(pictures, desc="features", unit="picture"):
             # zlib, not hash(): the same views in every run
-            images = views(_open(picture), count, zlib.crc32(picture.name.encode()), template=template)
+            images = views(opened(picture).image, count, zlib.crc32(picture.name.encode()), template=template)
             grids[rows[picture].start : rows[picture].stop] = _reduced(encoder, beside, images).half().cpu().numpy()
         grids.flush()
         file.with_suffix(".part").rename(file)
@@ -66,8 +67,3 @@ def features(
 def _reduced(encoder: Encoder, reduction: Reduction, images: list[Image.Image]) -> Tensor:
     reduced: Tensor = reduction(encoder(encoder.pixels(images)))  # (count, R, D)
     return reduced
-
-
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")

@@ -95,7 +95,7 @@ def finetune(
         raise ValueError(f"There is no method {recipe.method}; known are {', '.join(METHODS)}.")
     if not recipe.beta:
         raise ValueError("beta takes a number above 0: it says how far from the old model a caption may come.")
-    run = run_folder(out)
+    run = run_folder(out, (sets or {}).values())
     run.mkdir(parents=True, exist_ok=True)
     labels = seen_by(labels, eyes(checkpoint.reduction.basis.numpy()))
     lessons = prepare(checkpoint, labels, recipe, sets or {})
@@ -277,7 +277,7 @@ class Tuner:
             return
         state: dict[str, Any] = torch.load(file, weights_only=True)
         if state["about"] != self._about():
-            raise ValueError(f"{self.run} holds a run of other labels, replay or recipe; remove it.")
+            raise ValueError(f"{file} is of a run with other labels, replay or recipe; remove it.")
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.kept, self.step, self.ended, self.log = (state[k] for k in ("kept", "step", "ended", "log"))

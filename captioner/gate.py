@@ -246,6 +246,8 @@ def gate(model: Path, candidate: Path, labels: Labels, sets: dict[str, Path], ru
     Raises LabelsError for too few held-out votes, CheckpointError for a file that is no model, ValueError for a
     candidate with other eyes: the grids that both write for would mean nothing to it.
     """
+    if not 0 < rules.level < 1:
+        raise ValueError(f"level takes a number between 0 and 1, not {rules.level:g}.")
     first, second = Checkpoint.load(model), Checkpoint.load(candidate)
     if not second.sees_as(first):
         raise ValueError(

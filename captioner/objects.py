@@ -15,12 +15,12 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import EfficientNet_B0_Weights
 from tqdm import tqdm
 
 from captioner.encoders import DEFAULT, build, classifying
+from captioner.images import opened
 
 _RUN = " .. "
 _NAMED = (0.98, -1.6)
@@ -174,8 +174,7 @@ def usual(pictures: Sequence[Path]) -> Tensor:
     looked = sorted(pictures)[:: max(1, len(pictures) // _LOOKED_AT)]
     found = torch.zeros(len(classes()))
     for picture in tqdm(looked, desc="objects", unit="picture", disable=None):
-        with Image.open(picture) as image:
-            found += objects(encoder.halfway(encoder.pixels([image.convert("RGB")])))[0]
+        found += objects(encoder.halfway(encoder.pixels([opened(picture).image])))[0]
     return found / len(looked)
 
 

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -34,6 +33,7 @@ from captioner.augment import views
 from captioner.data.pairs import words
 from captioner.data.samples import Sample
 from captioner.encoders import build
+from captioner.images import opened
 
 Method = Literal["pca", "umap"]
 
@@ -42,6 +42,8 @@ _PICTURES, _TEXTS = 60, 150
 """Points of a category at most."""
 _LATENT = 100
 """Dimensions of the latent semantic analysis at most."""
+_LEAST = 4
+"""Points, and features of each, to be shown in space."""
 _AGREED = 2
 """Descriptions of a photograph that must agree on its subject."""
 
@@ -87,11 +89,16 @@ def project(
 
     Raises ValueError or FileNotFoundError for data that cannot be read, or has no two categories.
     """
+    if categories < 2:
+        raise ValueError("--categories takes a number of two or more: what separates are categories.")
     samples = [s for name, folder in sets.items() for s in data.cleaned(data.load(name, folder), Counter())]
     chosen = _chosen(samples, categories)
     if len(chosen) < 2:
         raise ValueError("There are no two categories in the data.")
     clouds = [_pictures(chosen, seed), _texts(chosen, seed), _digits()]
+    for cloud in clouds:
+        if min(cloud.features.shape) < _LEAST:
+            raise ValueError(f"There are too few {cloud.name} to project, or they have too little in common.")
     found = [_projected(cloud, method, seed) for cloud in clouds]
     out.mkdir(parents=True, exist_ok=True)
     for each in found:
@@ -162,8 +169,7 @@ def _pictures(chosen: Mapping[str, list[Sample]], seed: int) -> Cloud:
         files = [files[i] for i in dice.permutation(len(files))[:_PICTURES]]
         copies = -(-_PICTURES // len(files)) if samples[0].style == "meme" else 1
         for file in files:
-            with Image.open(file) as image:
-                made = views(image.convert("RGB"), copies, zlib.crc32(file.name.encode()), template=True)
+            made = views(opened(file).image, copies, zlib.crc32(file.name.encode()), template=True)
             features += [encoder(encoder.pixels([view])).mean(1)[0].numpy() for view in made]
             categories += [category] * copies
             names += [file.stem] * copies
@@ -177,9 +183,15 @@ def _texts(chosen: Mapping[str, list[Sample]], seed: int) -> Cloud:
         for category, samples in chosen.items()
         for i in dice.permutation(len(samples))[:_TEXTS]
     ]
-    found = TfidfVectorizer(sublinear_tf=True, min_df=2).fit_transform([text for _, text in picked])
+    categories, texts = ([entry[at] for entry in picked] for at in (0, 1))
+    try:
+        found = TfidfVectorizer(sublinear_tf=True, min_df=2).fit_transform(texts)
+    except ValueError:  # no word that two texts share
+        return Cloud("texts", np.zeros((len(texts), 0)), categories, texts)
+    if min(found.shape) < _LEAST:
+        return Cloud("texts", found.toarray(), categories, texts)
     latent = TruncatedSVD(min(_LATENT, found.shape[1] - 1), random_state=seed).fit_transform(found)
-    return Cloud("texts", normalize(latent), [category for category, _ in picked], [text for _, text in picked])
+    return Cloud("texts", normalize(latent), categories, texts)
 
 
 def _digits() -> Cloud:

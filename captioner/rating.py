@@ -60,7 +60,7 @@ def _memes(
     path: Path, people: Sample, captioners: Sequence[Captioner], seed: int
 ) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
     """Who wrote, what, and the drawn meme; all of one picture, with the words in the same places."""
-    picture = captioners[0].read(path.read_bytes())
+    picture = captioners[0].opened(path)
     wish = Wish("meme", "sample", 1, seed) if people.style == "meme" else Wish("describe", "beam", 1, seed)
     made = [captioner.caption([(picture, wish)])[0] for captioner in captioners]
     template = made[0].template[0] if made[0].template else None

@@ -145,14 +145,18 @@ def filled(recipe: Any, changes: Iterable[tuple[str, str]]) -> Any:
     return dataclasses.replace(recipe, **values)
 
 
-def run_folder(out: Path) -> Path:
+def run_folder(out: Path, sets: Iterable[Path] = ()) -> Path:
     """The folder beside `out`, of its name without suffix, in which its run keeps what it needs again.
 
-    Raises ValueError where that is `out` itself, or where `out` is a folder: it could not be written in the end.
+    Raises ValueError where that is `out` itself or the folder of one of the data sets, or where `out` is a folder: it
+    could not be written in the end.
     """
     if not out.suffix or out.is_dir():
         raise ValueError(f"--out takes a file whose name has a suffix, such as model.safetensors, not {out}.")
-    return out.with_suffix("")
+    run = out.with_suffix("")
+    if run.resolve() in {folder.resolve() for folder in sets}:
+        raise ValueError(f"The run of {out} would be kept in {run}, among the data: give --out another name.")
+    return run
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from captioner import data
 from captioner.checkpoint import Checkpoint
 from captioner.data.samples import Sample
+from captioner.images import opened
 from captioner.labels import Labels, unpacked
 from captioner.mixture import NEVER
 from captioner.search import Lane, Rules, Search, search
@@ -155,9 +156,4 @@ def _peoples(checkpoint: Checkpoint, sets: dict[str, Path], count: int, seed: in
         raise ValueError(f"There are no captions to replay in {', '.join(map(str, sets.values()))}.")
     ids = checkpoint.tokenizer.encode_batch([s.boxes for s in chosen])
     texts = [Text(row, s.style, pictures[s.picture]) for row, s in zip(ids, chosen, strict=True)]
-    return Replay(encoded(checkpoint, (_opened(p) for p in pictures)), texts)
-
-
-def _opened(file: Path) -> Image.Image:
-    with Image.open(file) as image:
-        return image.convert("RGB")
+    return Replay(encoded(checkpoint, (opened(p).image for p in pictures)), texts)

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
 from captioner.augment import posts
 from captioner.encoders import Encoder, Reduction
+from captioner.images import opened
 
 _NONE = 0.5
 """Cosine at which a picture is as likely none of the templates as the nearest."""
@@ -181,8 +181,7 @@ def learnt(
     """
 
     def grids(file: Path, count: int) -> Tensor:
-        with Image.open(file) as image:
-            copies = posts(image.convert("RGB"), count, zlib.crc32(file.name.encode()))
+        copies = posts(opened(file).image, count, zlib.crc32(file.name.encode()))
         # One by one: copies of a large picture take much memory.
         return torch.cat([reduction(encoder(encoder.pixels([copy]))) for copy in copies]).half().cpu()
 

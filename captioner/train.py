@@ -54,7 +54,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
         raise ValueError("Without steps or minutes there must be a checkpoint to start from: nothing would be learnt.")
     if recipe.by not in data.SPLITS:
         raise ValueError(f"by is caption, template or picture, not {recipe.by}.")
-    run = run_folder(out)
+    run = run_folder(out, sets.values())
     devices.is_mixed(recipe.precision, devices.for_training(recipe.device))  # known to be there before hours are spent
     _check_start(recipe, decoder_name)
     torch.manual_seed(recipe.seed)

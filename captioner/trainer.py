@@ -229,10 +229,10 @@ class Trainer:
         state: dict[str, Any] = torch.load(file, weights_only=True)
         machine = {"threads": 0, "device": "auto"}
         if asdict(Recipe()) | state["recipe"] | machine != asdict(self.recipe) | machine:
-            raise ValueError(f"{self.run} holds a run of another recipe; remove it or choose another --out.")
+            raise ValueError(f"{file} is of a run by another recipe; remove it or choose another --out.")
         if state.get("of") != self.of:
             raise ValueError(
-                f"{self.run} holds a run of other data or of another decoder; remove it or choose another --out."
+                f"{file} is of a run with other data or another decoder; remove it or choose another --out."
             )
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state.get("random_gpu") is not None:

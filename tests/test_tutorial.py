@@ -98,7 +98,7 @@ def test_the_commands_do_what_they_say(
     assert len(list((tmp_path / "memes").iterdir())) == 1
     assert len((tmp_path / "rating/captions.jsonl").read_text().splitlines()) == 4
     assert (tmp_path / "answers.csv").read_text().startswith("rater,question,answer")
-    for file in ("attention.png", "mine/training.png"):
+    for file in ("attention.png", "model/training.png"):
         with Image.open(tmp_path / file) as image:
             assert image.format == "PNG"
 

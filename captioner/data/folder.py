@@ -5,6 +5,7 @@
 Only `picture`, a path within the folder, and `boxes` are needed, the texts from top to bottom. `style` is `meme` (left
 out) or `describe`; a meme's `template` is its picture's name where none is given; `split` may say `train`, `dev` or
 `test`. Votes count against those of captions of the same template that were seen about as often, where views are known.
+The file is UTF-8.
 """
 
 import json
@@ -28,12 +29,20 @@ def load(folder: Path) -> Iterator[Sample]:
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no captions.jsonl.")
     templates: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(file), 1):
         if line.strip():
             caption = _caption(folder, line, f"{file}, line {number}")
             templates[caption["template"]].append(caption)
     for captions in templates.values():
         yield from _samples(folder, captions)
+
+
+def _lines(file: Path) -> list[str]:
+    """Split where lines end and nowhere else: a text may hold U+2028, which `str.splitlines` takes for an end."""
+    try:
+        return file.read_text("utf-8-sig").split("\n")  # some editors begin a file with a byte order mark
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not in UTF-8.") from None
 
 
 def _samples(folder: Path, captions: list[dict[str, Any]]) -> Iterator[Sample]:
@@ -82,6 +91,8 @@ def _caption(folder: Path, line: str, where: str) -> dict[str, Any]:
     if picture.is_absolute() or ".." in picture.parts or not (folder / picture).is_file():
         raise ValueError(f"{where}: there is no picture {picture} in {folder}.")
     caption = {"style": "meme", "template": picture.stem} | caption
+    if not isinstance(caption["template"], str):
+        raise ValueError(f"{where}: a template is a name.")
     if caption["style"] not in _STYLES or caption.get("split") not in _SPLITS:
         raise ValueError(f"{where}: style is meme or describe, split is train, dev or test.")
     numbers = {key: caption[key] for key in ("votes", "views") if caption.get(key) is not None}

@@ -163,6 +163,8 @@ def test_the_commands(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["finetune", *common, "--out", str(out), *changes]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["method"] == Recipe().method
     gate = ["gate", *common, "--candidate", str(out), "pictures=6", "captions=3"]
+    assert main([*gate, "level=1"]) == 2
+    assert "level takes a number between 0 and 1" in capsys.readouterr().err
     assert main([*gate, "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(told) == {"promote", "reasons", "model", "candidate", "labels", "seed"}

@@ -70,3 +70,23 @@ def test_a_line_that_is_no_caption_is_named(tmp_path: Path, line: str, sentence:
 def test_a_folder_without_captions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"captions\.jsonl"):
         list(data.load("folder", tmp_path))
+
+
+def test_a_byte_order_mark_and_separators_within_a_text_are_no_harm(tmp_path: Path) -> None:
+    folder(tmp_path)
+    lines = [json.dumps({"picture": "in/cat.jpg", "boxes": [text]}, ensure_ascii=False) for text in ("a\u2028b", "c")]
+    (tmp_path / "captions.jsonl").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert [s.boxes for s in data.load("folder", tmp_path)] == [("a\u2028b",), ("c",)]
+
+
+def test_another_encoding_is_named_with_the_file(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "captions.jsonl").write_text("{}", "utf-16")
+    with pytest.raises(ValueError, match=r"captions\.jsonl is not in UTF-8"):
+        list(data.load("folder", tmp_path))
+
+
+@pytest.mark.parametrize("template", [["x"], 5, None])
+def test_a_template_is_a_name(tmp_path: Path, template: object) -> None:
+    with pytest.raises(ValueError, match="line 1: a template is a name"):
+        load(tmp_path, {"template": template})

@@ -3,6 +3,7 @@ import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from captioner.images import FORMATS, ImageError, ImageTooLarge, Limits, Picture, read, scaled, to_jpeg
+from captioner.images import FORMATS, ImageError, ImageTooLarge, Limits, Picture, opened, read, scaled, to_jpeg
 
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 160, 30), (30, 30, 200), (255, 255, 255)
 
@@ -281,3 +282,13 @@ def test_damaged_files_give_a_picture_or_a_sentence(draw_from: st.DataObject) ->
 def test_noise_behind_a_signature_gives_a_picture_or_a_sentence(noise: bytes, start: bytes) -> None:
     with pytest.raises(ImageError):
         read(start + noise)
+
+
+def test_a_file_is_read_as_a_posted_picture_and_named_where_it_is_none(tmp_path: Path) -> None:
+    turned, file = Image.Exif(), tmp_path / "turned.jpg"
+    turned[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(file, exif=turned)
+    assert opened(file).image.size == (20, 40)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ImageError, match=r"turned\.jpg: The picture"):
+        opened(file)

@@ -198,3 +198,32 @@ def test_a_name_that_is_not_utf8_is_printed_and_the_next_picture_as_well(
     assert "\\xff odd.png" in done.stdout.decode()
     assert "a.png" in done.stdout.decode()
     assert (folder / "memes" / os.fsdecode(b"\xff odd.jpg")).exists()
+
+
+def test_a_run_is_not_kept_among_the_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(folder.iterdir())
+    for command in (
+        ["train", "--data", f"folder={folder}", "--out", f"{folder}.safetensors"],
+        ["distil", "--data", f"folder={folder}", "--out", f"{folder}.json"],
+        ["finetune", "--data", f"folder={folder}", "--out", f"{folder}.safetensors", "--labels", "x.jsonl"],
+    ):
+        assert main(command) == 2
+        assert "among the data" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+
+
+def test_greedy_search_writes_one_caption(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["caption", str(folder / "a.jpg"), "--search", "greedy", "--n", "3", "--model", str(folder / "a.jpg")]
+    assert main(command) == 2
+    assert "greedy writes one caption" in capsys.readouterr().err
+
+
+def test_an_interruption_is_no_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "caption", interrupted)
+    assert main(["caption", str(folder)]) == 130
+    assert "Stopped" in capsys.readouterr().err

@@ -97,3 +97,19 @@ def test_the_page_stands_alone_and_is_even() -> None:
     assert data["clouds"][0]["plane"] == [[-1, -0.5], [1, 0.5], [0, 0]]
     assert data["clouds"][0]["category"] == [1, 0, 1]
     assert len(data["clouds"][0]["words"][2]) == 120
+
+
+@pytest.mark.parametrize("texts", [["one", "two"], ["the same words here", "the same words there"]])
+def test_too_little_to_project_is_a_sentence(
+    tmp_path: Path, texts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (32, 24), "teal").save(tmp_path / f"{name}.png")
+    lines = [{"picture": f"{n}.png", "boxes": [text]} for n, text in zip("ab", texts, strict=True)]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    command = ["project", "--data", f"folder={tmp_path}", "-o", str(tmp_path / "out")]
+    assert main([*command, "--categories", "1"]) == 2
+    assert "two or more" in capsys.readouterr().err
+    assert main(command) == 2
+    assert "too few texts to project" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
