@@ -741,7 +741,7 @@ class Service(Protocol):
     async def record(self, meme: str, user: str = "") -> MemeRecord: ...
 
     async def latest(self, platform: str, chat: str, user: str, limit: int = 30) -> list[MemeRecord]:
-        """The chat's last memes, oldest first, with votes."""
+        """The chat's last memes whose pictures are kept, oldest first, with votes."""
         ...
 
     async def settings(self, place: Place) -> Settings:

@@ -386,7 +386,7 @@ class Service:
         return await self._store.record(meme, user)
 
     async def latest(self, platform: str, chat: str, user: str, limit: int = 30) -> list[MemeRecord]:
-        """The chat's last memes, oldest first, with votes."""
+        """The chat's last memes whose pictures are kept, oldest first, with votes."""
         return await self._store.latest(platform, chat, user, max(0, min(limit, MAX_LATEST)))
 
     def changes(self, platform: str, chat: str) -> Listener:

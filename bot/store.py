@@ -548,7 +548,8 @@ class Store:
 
     def _latest(self, platform: str, chat: str, user: str, limit: int) -> list[MemeRecord]:
         newest_first = self._db.query(
-            "SELECT id FROM memes WHERE platform = ? AND chat = ? ORDER BY created DESC, rowid DESC LIMIT ?",
+            "SELECT id FROM memes WHERE platform = ? AND chat = ? AND picture IS NOT NULL "
+            "ORDER BY created DESC, rowid DESC LIMIT ?",
             [platform, chat, limit],
         )
         return self._records([row["id"] for row in newest_first][::-1], user)

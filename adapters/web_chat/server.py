@@ -2,8 +2,9 @@
 
     POST   /api/memes                        multipart `image`; optional `text`, `style`, `seed`, `n`
                                              → {"id", "url", "alt", "boxes", "seed", "model", "candidates"}
-    GET    /api/memes                        {"memes": […]}: the last ones, oldest first, each as above with `created`,
-                                             `reactions` (emoji → count) and `mine` (the asking voter's emoji)
+    GET    /api/memes                        {"memes": […]}: the last ones whose pictures are kept, oldest first, each
+                                             as above with `created`, `reactions` (emoji → count) and `mine` (the
+                                             asking voter's emoji)
     POST   /api/memes/{id}/redo              {"candidate"?: k, "seed"?: s}: another of the picture; answers like a post
     POST   /api/memes/{id}/text              {"boxes": […]}: one's own words on it; answers like a post
     PUT    /api/memes/{id}/reactions/{emoji} and DELETE → {"id", "reactions", "mine"}

@@ -472,6 +472,28 @@ def quietly_forget(site: Site) -> None:
         db.execute("DELETE FROM memes")
 
 
+def test_a_meme_whose_picture_is_not_kept_any_more_is_a_sentence(page: Page, site: Site) -> None:
+    listen(page)
+    first = pick(page)
+    pick(page)
+    quietly_prune(site)
+    first.get_by_role("button", name="Another one").click()
+    sentences = page.locator(".note:not(.problem)")
+    expect(sentences).to_have_text(["The picture of this meme is not kept any more."])
+    expect(memes(page)).to_have_count(1)
+    page.evaluate("document.querySelector('.meme img').src += '?again'")
+    expect(sentences).to_have_count(2)
+    expect(page.get_by_role("group", name="Reactions")).to_have_count(0)
+    page.reload()
+    expect(page.get_by_role("heading", name="Show me a picture")).to_be_visible()
+
+
+def quietly_prune(site: Site) -> None:
+    """Every picture, as after store.keep_pictures days."""
+    with closing(sqlite3.connect(site.folder / "quipbot.db")) as db, db:
+        db.execute("UPDATE memes SET picture = NULL, source = NULL")
+
+
 def test_the_attention_is_shown_on_request(page: Page) -> None:
     meme = pick(page)
     button = meme.get_by_role("button", name="Why these words?")

@@ -88,6 +88,15 @@ async def test_latest_are_the_chats_last_oldest_first(store: Store) -> None:
     assert await store.latest("elsewhere", "c", "w", 3) == []
 
 
+async def test_latest_are_those_whose_picture_is_kept(store: Store) -> None:
+    for number in range(4):
+        await store.add(meme(f"m{number}", created=float(number)), KEPT)
+    await store.prune(before=2.0)
+    assert [record.id for record in await store.latest("test", "c", "u", 3)] == ["m2", "m3"]
+    await store.prune(before=5.0)
+    assert await store.latest("test", "c", "u", 3) == []
+
+
 async def test_a_reply_is_found_by_its_message(store: Store) -> None:
     await store.add(MEME, KEPT)
     await store.sent("a", "77")

@@ -8,7 +8,7 @@ const log = document.getElementById("log");
 const empty = document.getElementById("empty");
 const text = document.getElementById("text");
 const memes = new Map(); // id → {meme, node}
-const gone = new Set(); // ids of memes that were forgotten: an answer that was on its way may still bring one
+const gone = new Set(); // ids of memes that are not shown any more: an answer that was on its way may still bring one
 
 // ---------------------------------------------------------------- small things
 
@@ -36,7 +36,7 @@ async function api(method, path, body) {
   }
   if (answer.ok) return answer;
   const [, meme] = /\/memes\/([^/]+)/.exec(path) ?? [];
-  if (meme && answer.status === 404) remove(meme);
+  if (meme && [404, 410].includes(answer.status)) check(meme);
   const problem = await answer.json().catch(() => ({}));
   throw new Error(problem.error ?? `The bot answered with an error (${answer.status}).`);
 }
@@ -113,6 +113,13 @@ function remove(id) {
   empty.hidden = log.childElementCount > 0;
 }
 
+async function check(id) {
+  const { status } = await fetch(`/memes/${id}`, { method: "HEAD", cache: "no-store" }).catch(() => ({}));
+  // A page may stay open for longer than pictures are kept; what was said of them can be read all the same.
+  if (status === 410 && memes.has(id)) note("The picture of this meme is not kept any more.", false, memes.get(id).node);
+  if (status === 404 || status === 410) remove(id);
+}
+
 function card(meme) {
   const entry = { meme: { reactions: {}, mine: [], ...meme } };
   const reactions = make("div", { class: "row reactions", role: "group", "aria-label": "Reactions" });
@@ -122,7 +129,7 @@ function card(meme) {
     ...(meme.candidates.length ? [why(meme)] : [])); // the model wrote none of somebody's own words
   entry.node = make("li", { class: "meme", id: `meme-${meme.id}`, "aria-label": "Meme" },
     make("a", { class: "frame", href: meme.url, target: "_blank", tabindex: "-1" },
-      make("img", { src: meme.url, alt: meme.alt })),
+      make("img", { src: meme.url, alt: meme.alt, onerror: () => check(meme.id) })),
     reactions, actions, ...candidates(meme));
   entry.node.entry = entry;
   vote(entry, entry.meme);
