@@ -251,17 +251,31 @@ def see_progress(page: Page) -> None:
 
 
 def test_a_pasted_picture_becomes_a_meme(page: Page) -> None:
-    page.evaluate(
-        """data => {
+    assert paste(page)
+    expect(memes(page)).to_have_count(1)
+    assert paste(page, "/home/me/image.png\n")
+    expect(memes(page)).to_have_count(2)
+
+
+def test_pasted_words_stay_words_though_a_picture_of_them_comes_along(page: Page) -> None:
+    assert not paste(page, "me at work")
+    expect(page.locator(".making, .meme")).to_have_count(0)
+
+
+def paste(page: Page, words: str = "") -> bool:
+    """Paste a picture, and maybe words with it; whether the page took it, else the browser pastes the words."""
+    taken = page.evaluate(
+        """([data, words]) => {
             const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
             const clipboardData = new DataTransfer();
             clipboardData.items.add(new File([bytes], "image.png", { type: "image/png" }));
+            if (words) clipboardData.setData("text/plain", words);
             const event = new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true });
-            document.body.dispatchEvent(event);
+            return !document.body.dispatchEvent(event);
         }""",
-        base64.b64encode(picture()).decode(),
+        [base64.b64encode(picture()).decode(), words],
     )
-    expect(memes(page)).to_have_count(1)
+    return bool(taken)
 
 
 def test_dropped_pictures_are_posted_one_after_the_other(page: Page) -> None:

@@ -349,10 +349,17 @@ for (const id of ["pick", "camera"]) {
 }
 
 addEventListener("paste", (event) => {
-  if (!event.clipboardData?.files.length) return;
+  const files = [...event.clipboardData?.files ?? []];
+  if (!files.length || carriesWords(event.clipboardData, files)) return;
   event.preventDefault();
-  take([...event.clipboardData.files]);
+  take(files);
 });
+
+// Office programs put a rendering beside what was copied, file managers the names beside the files.
+function carriesWords(clipboard, files) {
+  const lines = clipboard.getData("text/plain").split(/[\r\n]+/).map((written) => written.trim());
+  return lines.some((written) => written && !files.some(({ name }) => written.endsWith(name)));
+}
 
 const veil = document.getElementById("veil");
 const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
