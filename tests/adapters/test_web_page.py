@@ -685,6 +685,27 @@ def test_everything_works_by_keyboard(page: Page) -> None:
     expect(memes(page)).to_have_count(3)
 
 
+def test_the_keyboard_skips_the_memes_and_opens_them(page: Page) -> None:
+    meme = pick(page)
+    page.reload()
+    expect(memes(page)).to_have_count(1)
+    skip = page.get_by_role("link", name="Write or add a picture")
+    expect(skip).to_have_css("opacity", "0")
+    page.keyboard.press("Tab")
+    expect(skip).to_be_focused()
+    expect(skip).to_have_css("opacity", "1")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Words for the picture")).to_be_focused()
+    page.reload()
+    alt = meme.get_by_role("img").get_attribute("alt")
+    frame = page.get_by_role("link", name=f"{alt} Full size")
+    tab_to(page, frame)
+    assert int(frame.evaluate("frame => parseInt(getComputedStyle(frame).outlineOffset)")) < 0
+    with page.expect_popup() as popup:
+        page.keyboard.press("Enter")
+    expect(popup.value).to_have_url(re.compile(r"/memes/\w+$"))
+
+
 def test_the_caption_that_is_picked_by_keyboard_keeps_the_focus(page: Page) -> None:
     choice = pick(page).locator(".candidates button").nth(1)
     choice.focus()

@@ -128,8 +128,9 @@ function card(meme) {
     make("a", { class: "button", href: `${meme.url}?download=1`, download: "" }, "Download"),
     ...(meme.candidates.length ? [why(meme)] : [])); // the model wrote none of somebody's own words
   entry.node = make("li", { class: "meme", id: `meme-${meme.id}`, "aria-label": "Meme" },
-    make("a", { class: "frame", href: meme.url, target: "_blank", tabindex: "-1" },
-      make("img", { src: meme.url, alt: meme.alt, onerror: () => check(meme.id) })),
+    make("a", { class: "frame", href: meme.url, target: "_blank" },
+      make("img", { src: meme.url, alt: meme.alt, onerror: () => check(meme.id) }),
+      make("span", { class: "unseen" }, "Full size")),
     reactions, actions, ...candidates(meme));
   entry.node.entry = entry;
   vote(entry, entry.meme);
