@@ -584,6 +584,19 @@ def test_of_several_pictures_the_one_that_cannot_be_read_is_named_in_its_place(p
     expect(page.locator("#log > .problem + .meme")).to_have_count(1)
 
 
+def test_a_file_that_is_gone_when_its_turn_comes_is_named(page: Page, run: Run, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.jpg", "b.jpg")]
+    for each in files:
+        each.write_bytes(picture())
+    with paused(run):
+        page.set_input_files("#pick", files)
+        expect(page.locator(".making")).to_have_count(2)
+        files[1].unlink()
+    expect(page.locator("#log > .meme + .problem")).to_have_text(
+        "b.jpg: This file cannot be read: is it a folder, or was it moved?"
+    )
+
+
 def test_words_come_back_when_nothing_comes_of_them(page: Page, site: Site) -> None:
     typed = page.get_by_label("Words for the picture")
     pick(page)

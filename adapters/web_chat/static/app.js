@@ -2,6 +2,7 @@
 
 const REACTIONS = ["😂", "👍", "❤️", "🔥", "💩", "👎"];
 const UNREACHABLE = "The bot cannot be reached. Is it still running?";
+const UNREADABLE = "This file cannot be read: is it a folder, or was it moved?";
 const LISTED = 30; // the most memes that the server lists
 
 const log = document.getElementById("log");
@@ -271,11 +272,23 @@ function openLatest(id) {
 
 function post(file, words) {
   request(URL.createObjectURL(file), async () => {
+    await tryToRead(file);
     const form = new FormData();
     form.set("image", file, file.name || "picture");
     if (words) form.set("text", words);
     return (await api("POST", "/api/memes", form)).json();
   }, words, file.name);
+}
+
+async function tryToRead(file) { // fetch fails in the same way for a file as for a bot that is down
+  const reader = file.stream().getReader(); // not a slice: that of a file that is gone may be empty
+  try {
+    await reader.read();
+  } catch {
+    throw new Error(UNREADABLE);
+  } finally {
+    reader.cancel().catch(() => {});
+  }
 }
 
 function again(meme, path, wish, words) {
