@@ -93,6 +93,15 @@ def rater(browser: Browser, site: Site, **options: Any) -> Iterator[Page]:
         yield page
 
 
+def test_forced_colours_show_what_was_answered(browser: Browser, site: Site) -> None:
+    with rater(browser, site, forced_colors="active") as page:
+        group = page.get_by_role("group", name="Is it funny?")
+        group.get_by_text("Yes").click()
+        expect(group.locator("label").nth(0)).to_have_css("border-width", "3px")
+        expect(group.locator("label").nth(1)).to_have_css("border-width", "1px")
+        expect(page.locator("fieldset.next")).to_have_css("border-width", "3px")
+
+
 def progress(page: Page) -> Locator:
     return page.locator("#progress")
 

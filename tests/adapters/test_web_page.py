@@ -764,6 +764,24 @@ def luminance(element: Locator, of: str) -> float:
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
+def test_forced_colours_show_ones_votes_and_the_caption_that_was_picked(browser: Browser, site: Site) -> None:
+    with window(browser, site, forced_colors="active") as page:
+        meme = pick(page)
+        reaction(meme, "👍").click()
+        expect(reaction(meme, "👍")).to_have_attribute("aria-pressed", "true")
+        page.mouse.move(0, 0)
+        picked = meme.locator('.candidates [aria-current="true"]')
+        for marked in (reaction(meme, "👍"), picked):
+            expect(marked).not_to_have_css("border-color", border_of(reaction(meme, "🔥")))
+            expect(marked).to_have_css("border-width", "3px")
+        reaction(meme, "👍").hover()
+        expect(reaction(meme, "👍")).not_to_have_css("border-color", border_of(reaction(meme, "🔥")))
+
+
+def border_of(element: Locator) -> str:
+    return str(element.evaluate("element => getComputedStyle(element).borderColor"))
+
+
 def test_reduced_motion_is_kept_still(browser: Browser, site: Site, run: Run) -> None:
     with window(browser, site, reduced_motion="reduce") as page, paused(run):
         page.set_input_files("#pick", file(picture()))
@@ -804,6 +822,9 @@ def test_the_operator_sees_what_happened(browser: Browser, site: Site, page: Pag
         expect(best).to_have_count(1)
         expect(best).to_contain_text("0.3 for, 0 against")
         assert fits(phone)
+        phone.emulate_media(forced_colors="active")
+        swatch = "key => getComputedStyle(key, '::before').backgroundColor"
+        assert len({key.evaluate(swatch) for key in phone.locator(".key").all()}) == 3
         phone.get_by_role("link", name="Back to the chat").click()
         expect(memes(phone)).to_have_count(2)
 
