@@ -82,16 +82,24 @@ class Guard:
         """Whether there is a token to sign in with."""
         return self._token is not None
 
+    async def return_home(self, request: web.Request) -> web.StreamResponse:
+        """The form's address, typed or gone back to: the page itself shows the form to whoever is not signed in."""
+        return web.Response(status=303, headers={"Location": self._asked_for(request)})
+
     async def sign_in(self, request: web.Request) -> web.StreamResponse:
         """The login form's answer: the token is exchanged for a cookie."""
         try:
             offered = (await request.post()).get("token")
         except (LookupError, ValueError):  # a charset or a form that nobody can read
             raise BadRequest("That is no form with a token.") from None
-        page = request.query.get("page", "/")
         if isinstance(offered, str) and self._is_token(offered):
-            return self._welcome(page if page in _PAGES[1:] else self._home)
-        return _login_page(page, wrong=True)
+            return self._welcome(self._asked_for(request))
+        return _login_page(request.query.get("page", "/"), wrong=True)
+
+    def _asked_for(self, request: web.Request) -> str:
+        """The page that the form was shown in place of."""
+        page = request.query.get("page", "/")
+        return page if page in _PAGES[1:] else self._home
 
     def _host_is_ours(self, request: web.Request) -> bool:
         """A rebinding attack comes under the attacker's domain name, so a name must be known; its port says nothing."""

@@ -126,7 +126,7 @@ class WebChat:
             ]
         )
         if self._guard.is_locked:
-            app.add_routes([web.post("/login", self._guard.sign_in)])
+            app.add_routes([web.get("/login", self._guard.return_home), web.post("/login", self._guard.sign_in)])
         if chat:
             app.add_routes([web.get("/", self._page), web.get(r"/static/{file:app\.js}", self._page)])
             app.add_routes([web.get("/api/feed", self._feed)])

@@ -709,6 +709,16 @@ async def test_signing_in(tmp_path: Path, by_link: bool) -> None:
         await site.meme()
 
 
+async def test_the_address_of_the_form_leads_to_the_page(tmp_path: Path) -> None:
+    async with serving(tmp_path, token="sesame") as site:
+        for page, shown in (("/", "/"), ("/dashboard", "/dashboard"), ("https://evil.example", "/")):
+            async with site.client.get("/login", params={"page": page}) as answer:
+                assert (answer.url.path, answer.status) == (shown, 403)
+                assert 'type="password"' in await answer.text()
+        async with site.client.post("/login", data={"token": "sesame"}), site.client.get("/login") as answer:
+            assert (answer.url.path, answer.status) == ("/", 200)
+
+
 async def test_without_the_chat_the_dashboard_can_be_signed_in_to(tmp_path: Path) -> None:
     async with serving(tmp_path, token="sesame", chat=False) as site:
         async with site.client.get("/static/style.css") as answer:
