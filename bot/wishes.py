@@ -15,6 +15,11 @@ MAX_CONTEXT = 500
 MAX_SEED = 2**63 - 1
 """What SQLite holds; the bot itself draws smaller ones, which every JSON reader gets right."""
 
+_UNSEEN = ("Cc", "Cf", "Cs", "Mn", "Zs")
+"""Categories of characters that show nothing by themselves."""
+_BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs by their category, of which fonts draw nothing."""
+
 
 def wish_of(event: ImagePosted, explore: float, level: Filter) -> Wish:
     """What the event asks of the engine; raises `BadRequest` where it asks for too much."""
@@ -46,12 +51,17 @@ def checked_seed(given: int | None) -> int:
 
 def checked_boxes(boxes: Iterable[str]) -> tuple[str, ...]:
     """A user's words as they can be drawn and stored; raises `BadRequest` for none or too many."""
-    cleaned = tuple(_clean(box) for box in boxes)
+    cleaned = tuple(box if _shows(box) else "" for box in map(_clean, boxes))
     if not any(cleaned):
         raise BadRequest("There are no words to write on the picture.")
     if len(cleaned) > MAX_BOXES or sum(map(len, cleaned)) > MAX_WORDS:
         raise BadRequest(f"At most {MAX_WORDS} characters in {MAX_BOXES} boxes fit on a picture.")
     return cleaned
+
+
+def _shows(text: str) -> bool:
+    """Whether anything of it can be seen."""
+    return any(unicodedata.category(char) not in _UNSEEN and char not in _BLANK_LETTERS for char in text)
 
 
 def _clean(text: str) -> str:

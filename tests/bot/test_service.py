@@ -155,6 +155,17 @@ async def test_own_text(service: Service, posted: Posted) -> None:
             await service.own_text(first.id, "v", boxes)
 
 
+async def test_words_that_nobody_can_see_are_none(service: Service, posted: Posted) -> None:
+    first = await answer(service, posted())
+    for unseen in ("\u200b", "\u2060 \ufeff", "\u00ad\u0301", "\u3164\u2800"):
+        with pytest.raises(BadRequest, match="no words"):
+            await service.own_text(first.id, "v", [unseen, unseen])
+        with pytest.raises(BadRequest, match="no words"):
+            await service.post(posted(own_boxes=(unseen,)))
+        assert (await service.own_text(first.id, "v", [unseen, "seen"])).boxes == ("", "seen")
+    assert (await service.own_text(first.id, "v", ["❤️", "e\u0301"])).boxes == ("❤️", "e\u0301")
+
+
 async def test_a_description_is_the_best_one_and_another_one_another(
     service: Service, posted: Posted, wishes: list[Wish]
 ) -> None:
