@@ -276,6 +276,8 @@ class Forgotten:
     requests: int
     gone: tuple[Placed, ...] = ()
     """The memes, oldest first."""
+    voted: tuple[Placed, ...] = ()
+    """Other people's memes that have fewer votes now."""
 
     def __str__(self) -> str:
         counted = {"meme": self.memes, "vote": self.reactions, "request": self.requests}

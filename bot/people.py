@@ -61,14 +61,14 @@ def forget(db: Database, platform: str, user: str, at: float) -> Forgotten:
     db.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", [platform, namer(db)(platform, "user", user), at])
     db.execute("UPDATE settings SET user = '' WHERE platform = ? AND user = ?", values)
     db.execute("DELETE FROM ratings WHERE platform = ? AND user = ?", values)
+    voted = _placed(
+        db, "? NOT IN (user, author) AND id IN (SELECT meme FROM reactions WHERE user = ?)", platform, user, user
+    )
     reactions = db.execute("DELETE FROM reactions WHERE platform = ? AND user = ?", values).rowcount
     requests = db.execute("DELETE FROM requests WHERE platform = ? AND user = ?", values).rowcount
-    rows = db.query(
-        "SELECT id, chat, reply FROM memes WHERE platform = ? AND ? IN (user, author) ORDER BY created", values
-    )
-    gone = tuple(Placed(row["id"], row["chat"], row["reply"] or "") for row in rows)
+    gone = _placed(db, "? IN (user, author)", platform, user)
     db.execute("DELETE FROM memes WHERE platform = ? AND ? IN (user, author)", values)
-    return Forgotten(len(gone), reactions, requests, gone)
+    return Forgotten(len(gone), reactions, requests, gone, voted)
 
 
 def prune(db: Database, before: float) -> None:
@@ -83,6 +83,12 @@ def forgotten_since(db: Database, platform: str, user: str, since: float) -> boo
         [platform, namer(db)(platform, "user", user), since],
     )
     return found.fetchone() is not None
+
+
+def _placed(db: Database, where: str, *values: str) -> tuple[Placed, ...]:
+    """Memes of a platform, oldest first."""
+    rows = db.query(f"SELECT id, chat, reply FROM memes WHERE platform = ? AND {where} ORDER BY created", values)  # noqa: S608
+    return tuple(Placed(row["id"], row["chat"], row["reply"] or "") for row in rows)
 
 
 def _rows(db: Database, what: str, where: str, platform: str, user: str) -> list[dict[str, Any]]:

@@ -369,6 +369,8 @@ class Service:
                 self._posted.forget(platform, user)
             for placed in forgotten.gone:
                 self._feed.tell(Change("gone", platform, placed.chat, placed.meme))
+            for placed in forgotten.voted:
+                self._feed.tell(Change("reactions", platform, placed.chat, placed.meme))
             self._told(platform, "")
             return forgotten
 

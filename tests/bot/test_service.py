@@ -271,6 +271,19 @@ async def test_every_window_hears_of_what_is_gone(service: Service, posted: Post
     assert [change async for change in elsewhere] == []
 
 
+async def test_every_window_hears_of_votes_that_are_forgotten(service: Service, posted: Posted) -> None:
+    memes = [await answer(service, posted(user=user)) for user in ("u", "v", "v")]
+    for meme in memes[:2]:
+        for user in ("u", "w"):
+            await service.react(ReactionChanged("test", user, "👍", True, meme=meme.id))
+    here = service.changes("test", "c")
+    await service.forget("test", "u")
+    service.close()
+    changes = [change async for change in here]
+    assert changes == [Change("gone", "test", "c", memes[0].id), Change("reactions", "test", "c", memes[1].id)]
+    assert (await service.record(memes[1].id)).reactions == {"👍": 1}
+
+
 async def test_policy_keeps_silent(engine: Engine, store: Store, health: Health, posted: Posted) -> None:
     now, dice = 1000.0, 0.4
     service = Service(
