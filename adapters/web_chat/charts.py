@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 from .markup import tag
 
 _WIDTH, _HEIGHT = 640, 180
-_LEFT, _BOTTOM, _TOP = 36, 20, 8
+_LEFT, _BOTTOM, _TOP = 36, 24, 8
 _ROW = 30
 _NAMES = 150
 

@@ -733,6 +733,9 @@ def test_the_caption_that_is_picked_by_keyboard_keeps_the_focus(page: Page) -> N
 
 def test_a_phone_scrolls_in_one_direction_only(browser: Browser, site: Site) -> None:
     with window(browser, site, **PHONE) as page:
+        page.keyboard.press("Tab")
+        skip = page.get_by_role("link", name="Write or add a picture")
+        assert skip.evaluate("skip => skip.getClientRects()[0].height") <= 40  # one line
         expect(page.get_by_role("button", name="Take a photo").first).to_be_visible()
         assert page.locator("#camera").get_attribute("capture") == "environment"
         assert fits(page)
@@ -823,6 +826,8 @@ def test_the_operator_sees_what_happened(browser: Browser, site: Site, page: Pag
         expect(best).to_have_count(1)
         expect(best).to_contain_text("0.3 for, 0 against")
         assert fits(phone)
+        scale = "text => text.ownerSVGElement.getScreenCTM().a * parseFloat(getComputedStyle(text).fontSize)"
+        assert phone.locator("svg text").first.evaluate(scale) >= 10
         phone.emulate_media(forced_colors="active")
         swatch = "key => getComputedStyle(key, '::before').backgroundColor"
         assert len({key.evaluate(swatch) for key in phone.locator(".key").all()}) == 3
