@@ -5,6 +5,15 @@ A lane is one search on one picture; a picture's description and its memes are s
 *sample* draws a picture's beams without replacement from the model (stochastic beam search: Kool, van Hoof and Welling
 2019): distinct exact samples for the cost of a beam search. *beam* keeps the likeliest, *greedy* is a beam of one.
 
+A step takes every beam that is still writing from the decoder's logits to its likeliest children, and every lane from
+those to its next beams:
+
+    logits → exp → weights + counts → × favoured, × leant to → × rules → largest N → normalised → tempered
+           → perturbed (Gumbel noise, sampling only) → best K of a lane's K · N children
+
+Weights are probabilities that do not sum to 1 yet. Up to the rules all happens in place and to them, not to logits,
+since what counts say is added to probabilities (captioner.mixture), and a factor of 0 forbids.
+
 Shapes: B pictures, L lanes, K beams, M = L·K rows, A of them still writing, N kept children of a row, C ids that may be
 written, T steps.
 """
@@ -281,34 +290,43 @@ def search(
     memory, first = decoder.begin(grids)
     running = _Lanes(lanes, rules, mixture)
     beams = _start(decoder, running, memory, first)
-    index = list(range(len(lanes)))
+    numbers = list(range(len(lanes)))
+    """Of the lanes that are still searching, among all."""
     found: list[list[Hypothesis]] = [[] for _ in lanes]
     for t in range(max(lane.how.steps for lane in lanes)):
         children = _children(decoder, beams, memory, rules, running)
         beams = _expand(beams, children, running, t)
-        beams.boxes = beams.boxes + (beams.last == rules.sep)
-        before = beams.tokens[:, -2] if t else torch.full_like(beams.last, -1)
-        beams.met = running.met(beams.last, before)
-        beams.named = beams.named | beams.met
-        beams.done = beams.done | (beams.last == rules.eos) | running.unused.flatten()
-        writing = ~beams.done & (beams.perturbed > _NEVER / 2)
-        # Or where nothing goes on: a model that is sure of everything has fewer captions than there are beams.
-        finished = (beams.done.view(-1, running.slots).sum(1) >= running.enough) | ~writing.view(-1, running.slots).any(
-            1
-        )
-        if running.may_end_early:
-            finished |= _decided(beams, running)
+        _note(beams, running, rules)
+        finished = _finished(beams, running)
         if not finished.any():
             continue
         for place in finished.nonzero().flatten().tolist():
-            found[index[place]] = _collect(beams, place * running.slots, running.lanes[place], rules)
+            found[numbers[place]] = _collect(beams, place * running.slots, running.lanes[place], rules)
         left = (~finished).nonzero().flatten()
         if not len(left):
             break
         rows = (left.unsqueeze(1) * running.slots + torch.arange(running.slots, device=left.device)).flatten()
-        beams, index = beams.select(rows), [index[i] for i in left.tolist()]
+        beams, numbers = beams.select(rows), [numbers[i] for i in left.tolist()]
         running.keep(left, rows)
     return found
+
+
+def _note(beams: _Beams, running: _Lanes, rules: Rules) -> None:
+    """What the ids that were written last mean for their rows: a box, a favoured word, the end."""
+    beams.boxes = beams.boxes + (beams.last == rules.sep)
+    before = beams.tokens[:, -2] if beams.tokens.shape[1] > 1 else torch.full_like(beams.last, -1)
+    beams.met = running.met(beams.last, before)
+    beams.named = beams.named | beams.met
+    beams.done = beams.done | (beams.last == rules.eos) | running.unused.flatten()
+
+
+def _finished(beams: _Beams, running: _Lanes) -> Tensor:
+    """Lanes (L,) that have enough hypotheses, or whose best one nothing can outrank."""
+    writing = ~beams.done & (beams.perturbed > _NEVER / 2)
+    done, writing = (rows.view(-1, running.slots) for rows in (beams.done, writing))
+    # Or where nothing goes on: a model that is sure of everything has fewer captions than there are beams.
+    finished = (done.sum(1) >= running.enough) | ~writing.any(1)
+    return finished | _decided(beams, running) if running.may_end_early else finished
 
 
 def _noise(lanes: Sequence[Lane], slots: int, device: torch.device) -> Tensor:
