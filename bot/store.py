@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 from sqlite_utils import Database
 
-from bot import people, places, requests
+from bot import folder, people, places, requests
 from bot.config import Learn
 from bot.database import StoreError, beside, connected, migrate, refuse_newer
 from bot.emoji import Ballot
@@ -304,10 +304,12 @@ class Store:
 
     def _open(self) -> None:
         try:
+            folder.check(self.path)
             self.pictures.mkdir(parents=True, exist_ok=True)
             self._lock()
             self._db = self._closing.enter_context(closing(connected(self.path)))
             migrate(self._db, self.path)
+            folder.claim(self.path)
         except OSError as error:
             raise StoreError(f"The folder {self.path.parent} cannot be written: {error.strerror}.") from error
         except sqlite3.Error as error:
@@ -598,13 +600,14 @@ class Store:
 
 def examine(path: Path) -> str:
     """Say in words what stands at `path`, changing nothing; raises `StoreError`."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    for place in (folder, path):
-        if (place.exists() and not os.access(place, os.W_OK)) or not folder.is_dir():
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    for place in (above, path):
+        if (place.exists() and not os.access(place, os.W_OK)) or not above.is_dir():
             raise StoreError(
                 f"{place} cannot be written. Let the user write it as whom the bot runs, or name another place with "
                 "store.path."
             )
+    folder.check(path)
     if not path.exists():
         return f"{path} will be created at the first start"
     try:

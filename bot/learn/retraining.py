@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
+from bot import folder
 from bot.config import Config
 from bot.database import beside
 from bot.emoji import Ballot
@@ -61,10 +62,10 @@ class Retraining:
     async def run(self) -> Retrained:
         """Go on with what an earlier process left, or begin anew. Cancelling ends the commands, and leaves the rest.
 
-        Raises `Running`, and `StoreError` where there is no database.
+        Raises `Running`, and `StoreError` where there is no database, or its folder belongs to another.
         """
         store, base = self.config.store.path, self.config.captioner.model
-        await asyncio.to_thread(self._database, lambda db: None)
+        await asyncio.to_thread(self._database, lambda db: folder.claim(store))
         with _locked(runs.folder(store) / "lock") as lock:
             run = await self._call(lambda db: runs.begin(db, store, base, self.clock()))
             log.info("retraining", extra={"fields": {"run": run.number, "model": run.model}})

@@ -230,6 +230,26 @@ async def test_two_bots_do_not_share_a_database(tmp_path: Path) -> None:
         pass
 
 
+async def test_a_folder_belongs_to_one_database(tmp_path: Path) -> None:
+    async with Store(tmp_path / "q.db") as store:
+        await store.add(MEME, KEPT)
+    before = sorted(file.name for file in tmp_path.iterdir())
+    other = tmp_path / "test.db"
+    words = await refused(other)
+    assert "belongs to q.db; give store.path a folder of its own" in words
+    assert sorted(file.name for file in tmp_path.iterdir()) == before
+    with pytest.raises(StoreError, match="belongs to"):
+        examine(other)
+    (tmp_path / "q.db").rename(other)
+    assert "belongs to q.db" in await refused(other)
+    note = tmp_path / "belongs-to.txt"
+    assert str(note) in words
+    note.unlink()
+    async with Store(other) as store:
+        assert await store.picture("a") == b"drawn"
+    assert "belongs to test.db" in await refused(tmp_path / "q.db")
+
+
 def test_examining_changes_nothing(tmp_path: Path) -> None:
     assert "will be created" in examine(tmp_path / "data" / "q.db")
     assert list(tmp_path.iterdir()) == []

@@ -101,8 +101,13 @@ async def test_what_can_go_wrong(
 
 async def test_without_votes_or_a_database(store: Store, trained: Trained) -> None:
     assert (await trained().run()).outcome == "too few"
+    other = store.path.with_name("other.db")
     with pytest.raises(StoreError, match="start the bot first"):
-        await trained(f"store.path={store.path.parent}/other.db").run()
+        await trained(f"store.path={other}").run()
+    with beside(store.path) as db:
+        db.execute("VACUUM INTO ?", [str(other)])
+    with pytest.raises(StoreError, match="belongs to"):
+        await trained(f"store.path={other}").run()
 
 
 async def began(retraining: Retraining) -> "asyncio.Task[Retrained]":
