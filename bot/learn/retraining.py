@@ -99,6 +99,7 @@ class Retraining:
     async def _write_labels(self, run: Run) -> None:
         if run.labels.exists():
             return
+        await asyncio.to_thread(runs.begin_anew, run)
         exported = await self._call(lambda db: labels.write(db, run.labels, self.ballot))
         await self._call(lambda db: runs.count(db, run, exported.voted))
         if not exported.voted and not exported.pairs:

@@ -60,7 +60,7 @@ def begin(db: Database, store: Path, base: str, at: float) -> Run:
     with db.atomic():
         row = next(iter(db.query("SELECT * FROM retrainings WHERE ended IS NULL ORDER BY number DESC LIMIT 1")), None)
         if row is None:
-            (number,) = db.execute("SELECT coalesce(max(number), 0) + 1 FROM retrainings").fetchone()
+            number = _next(db, store)
             parent = versions.serving(db, base).model
             row = {"number": number, "began": at, "parent": parent, "model": f"learnt-{number:04d}"}
             db.table("retrainings").insert(row)
@@ -75,6 +75,19 @@ def begin(db: Database, store: Path, base: str, at: float) -> Run:
     run.candidate.parent.mkdir(parents=True, exist_ok=True)
     _sweep(db, store, run)
     return run
+
+
+def _next(db: Database, store: Path) -> int:
+    """A number that no retraining had: not in the database, nor on the disk, where those of an older one may lie."""
+    (known,) = db.execute("SELECT coalesce(max(number), 0) FROM retrainings").fetchone()
+    runs = [entry.name for entry in _entries(folder(store)) if entry.name.isdecimal()]
+    models = [entry.name.partition(".")[0] for entry in _entries(versions.folder(store))]
+    made = [name.partition("-")[2] for name in models if _VERSION.fullmatch(name)]
+    return 1 + max(int(known), *map(int, runs + made), 0)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.exists() else []
 
 
 def _sweep(db: Database, store: Path, run: Run) -> None:
@@ -177,6 +190,12 @@ def discard(store: Path, abandoned: Iterable[Mapping[str, Any]]) -> None:
         candidate = versions.file(store, row["model"])
         (folder(store) / f"{row['number']:04d}" / "labels.jsonl").unlink(missing_ok=True)
         shutil.rmtree(candidate.with_suffix(""), ignore_errors=True)
+
+
+def begin_anew(run: Run) -> None:
+    """Remove what a candidate was made of and what came of it: without the labels of its own it is of other ones."""
+    shutil.rmtree(run.state, ignore_errors=True)
+    run.candidate.unlink(missing_ok=True)
 
 
 def tidy(run: Run, version: bool) -> None:

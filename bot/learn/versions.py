@@ -27,9 +27,14 @@ class Serving:
     """A promoted version that does not serve, because `captioner.model` was changed since."""
 
 
+def folder(store: Path) -> Path:
+    """Where the versions' checkpoints lie."""
+    return store.parent / "models"
+
+
 def file(store: Path, version: str) -> Path:
     """Where a version's checkpoint lies."""
-    return store.parent / "models" / f"{version}.safetensors"
+    return folder(store) / f"{version}.safetensors"
 
 
 def serving(db: Database, base: str) -> Serving:

@@ -183,6 +183,34 @@ async def test_of_two_models_on_trial_the_newer_one_is_tried(
     assert await serving(retraining, voted) == Serving("learnt-0002")
 
 
+def begun(store: Store, number: int) -> int:
+    """How often fine-tuning began in a run."""
+    log = store.path.parent / "learn" / f"{number:04d}" / "log.txt"
+    return log.read_text().splitlines().count("finetune began")
+
+
+async def test_what_an_older_database_left_is_not_taken_for_new(voted: Store, trained: Trained) -> None:
+    await trained().run()
+    with beside(voted.path) as db:  # a backup of before is put back, or a new database begun
+        for table in ("retrainings", "models", "promotions"):
+            db.execute(f"DELETE FROM {table}")
+        db.conn.commit()
+    done = await trained().run()
+    assert (done.model, done.outcome) == ("learnt-0002", "promoted")
+    assert (begun(voted, 1), begun(voted, 2)) == (1, 1)
+
+
+async def test_a_candidate_of_other_labels_is_not_taken_for_new(voted: Store, trained: Trained) -> None:
+    await trained().run()
+    with beside(voted.path) as db:  # the backup is of while it went on
+        db.execute("UPDATE retrainings SET ended = NULL, outcome = ''")
+        db.execute("DELETE FROM models")
+        db.execute("DELETE FROM promotions")
+        db.conn.commit()
+    assert (await trained().run()).model == "learnt-0001"
+    assert begun(voted, 1) == 2
+
+
 async def test_an_operators_own_checkpoint_beside_the_versions_stays(voted: Store, trained: Trained) -> None:
     own = voted.path.parent / "models" / "mine.safetensors"
     own.parent.mkdir(exist_ok=True)
