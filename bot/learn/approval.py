@@ -6,6 +6,8 @@ from math import sqrt
 
 Z = 1.96
 """Normal quantile of two-sided 95 %."""
+FEW = 10
+"""Voted memes below which how much they differ tells too little: the votes on one count as a single one then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ def approval(tallies: Iterable[tuple[float, float]]) -> Approval | None:
     """Of memes' weighted (ups, downs); None where there are no votes.
 
     The votes on one meme are alike, so that they count as fewer: the variance is that of a ratio of sums over memes,
-    and Wilson's interval (1927) takes as many votes as give it, at most those that there are.
+    and Wilson's interval (1927) takes as many votes as give it, at most those that there are. The variance is never
+    less than so many votes allow, however alike a few memes were received by chance.
     """
     voted = [(up, up + down) for up, down in tallies if up + down > 0]
     votes = sum(n for _, n in voted)
@@ -32,11 +35,12 @@ def approval(tallies: Iterable[tuple[float, float]]) -> Approval | None:
     spread = sum((up - mean * n) ** 2 for up, n in voted) / votes**2
     spread *= len(voted) / max(1, len(voted) - 1)
     even = mean * (1 - mean)
-    effective = min(votes, even / spread) if spread > 0 else min(votes, len(voted))
+    most = votes if len(voted) >= FEW and spread > 0 else min(votes, len(voted))
+    effective = min(most, even / spread) if spread > 0 else most
     centre = (mean + Z**2 / (2 * effective)) / (1 + Z**2 / effective)
     half = Z / (1 + Z**2 / effective) * sqrt(even / effective + Z**2 / (4 * effective**2))
     # Where all agree, the variance is that of the interval, not none.
-    variance = max(spread, (half / Z) ** 2 if even == 0 else 0.0)
+    variance = max(spread, even / effective if even > 0 else (half / Z) ** 2)
     return Approval(mean, max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)), variance)
 
 

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,3 +41,21 @@ def test_all_in_favour_is_not_certain() -> None:
     assert (found.mean, found.high) == (1, 1)
     assert found.low < 0.6
     assert found.variance > 0
+
+
+@pytest.mark.parametrize("few", [[(1, 2)], [(1, 2), (1, 2)], [(10, 20), (10.1, 20)]])
+def test_a_few_memes_make_nothing_sure(few: list[tuple[float, float]]) -> None:
+    new, old = approval(few), approval([(1, 0)] * 12 + [(0, 1)] * 8)
+    assert new is not None
+    assert old is not None
+    gain, _, high = difference(new, old)
+    assert gain < 0 < high
+
+
+@given(TALLIES)
+@settings(deadline=None)
+def test_nothing_is_surer_than_its_votes(tallies: list[tuple[float, float]]) -> None:
+    found = approval(tallies)
+    if found is not None:
+        votes = sum(up + down for up, down in tallies)
+        assert found.variance >= found.mean * (1 - found.mean) / votes * (1 - 1e-9)
