@@ -149,7 +149,7 @@ class Learner:
         await self._end_trial(trial.id, better, words)
 
     async def _end_trial(self, version: str, better: bool, words: str) -> None:
-        log.info("trial ended", extra={"fields": {"model": version, "promoted": better, "words": words}})
+        log.info("trial ended", extra={"fields": {"model": version, "better": better, "words": words}})
         base = self._config.captioner.model
         await self._store.end_trial(version, base, better, words, self._clock())
 

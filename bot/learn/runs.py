@@ -146,7 +146,7 @@ def judged(
         if verdict["promote"]:
             state = "trial" if trial else "promoted"
             if versions.serving(db, base).model != run.parent:
-                state, words = "unjudged", "Another model serves than the one it was compared with."
+                state, words = "unjudged", versions.ANOTHER_SERVES
         if not note_end(db, run, state, words, at):
             return
         if state in ("trial", "promoted"):

@@ -12,6 +12,8 @@ from sqlite_utils import Database
 
 from bot.events import Expected
 
+ANOTHER_SERVES = "Another model serves than the one it was compared with."
+
 
 class VersionError(Expected):
     """What was asked of the models cannot be done; `str(error)` is a sentence."""
@@ -47,7 +49,7 @@ def serving(db: Database, base: str) -> Serving:
 
 
 def promote(db: Database, store: Path, version: str, base: str, at: float) -> None:
-    """Have a version serve from now on; raises `VersionError`."""
+    """Have a version serve from now on, which ends a trial against another; raises `VersionError`."""
     with db.atomic():
         if db.execute("SELECT 1 FROM models WHERE id = ?", [version]).fetchone() is None:
             raise VersionError(f"There is no model {version}; python -m bot models list tells which there are.")
@@ -56,6 +58,7 @@ def promote(db: Database, store: Path, version: str, base: str, at: float) -> No
         if serving(db, base).model == version:
             raise VersionError(f"The model {version} serves already.")
         note_promotion(db, version, base, at)
+        _note_unjudged(db, base)
 
 
 def note_promotion(db: Database, version: str, base: str, at: float) -> None:
@@ -65,12 +68,16 @@ def note_promotion(db: Database, version: str, base: str, at: float) -> None:
 
 
 def roll_back(db: Database, base: str, at: float) -> tuple[str, str]:
-    """Undo the last promotion: from which version, and to which ("" for `captioner.model`). Raises `VersionError`."""
+    """Undo the last promotion: from which version, and to which ("" for `captioner.model`). Raises `VersionError`.
+
+    It ends a trial against the version that is taken back.
+    """
     with db.atomic():
         row = _current(db)
         if row is None or row["base"] != base:
             raise VersionError("No promoted model serves, so there is nothing to take back.")
         db.execute("UPDATE promotions SET undone = ? WHERE number = ?", [at, row["number"]])
+        _note_unjudged(db, base)
         return row["model"], serving(db, base).model
 
 
@@ -82,8 +89,10 @@ def broken(db: Database, version: str, words: str, at: float) -> None:
 
 
 def end_trial(db: Database, version: str, base: str, better: bool, words: str, at: float) -> None:
-    """The version on trial is promoted, or refused; one whose trial is over stays as it is."""
+    """The version on trial is promoted, or refused, or neither where another serves than the one that it was tried
+    against; one whose trial is over stays as it is."""
     with db.atomic():
+        _note_unjudged(db, base)
         ended = db.execute(
             "UPDATE models SET state = 'refused', words = ? WHERE id = ? AND state = 'trial'", [words, version]
         )
@@ -91,6 +100,14 @@ def end_trial(db: Database, version: str, base: str, better: bool, words: str, a
             note_overtaken(db)
             if better:
                 note_promotion(db, version, base, at)
+
+
+def _note_unjudged(db: Database, base: str) -> None:
+    """What is on trial against a model that does not serve any more tells nothing; within the caller's transaction."""
+    db.execute(
+        "UPDATE models SET state = 'unjudged', words = ? WHERE state = 'trial' AND parent != ?",
+        [ANOTHER_SERVES, serving(db, base).model],
+    )
 
 
 def note_overtaken(db: Database) -> None:

@@ -76,6 +76,50 @@ async def test_a_broken_version_gives_way_to_the_one_before(store: Store) -> Non
     assert await store.serving("") == Serving()
 
 
+def on_trial(store: Path, *, against: str) -> None:
+    add(store, *NAMES)
+    with beside(store) as db:
+        versions.promote(db, store, NAMES[0], "", 1.0)
+        with db.atomic():
+            db.execute("UPDATE models SET state = 'trial', parent = ? WHERE id = ?", [against, NAMES[1]])
+
+
+def state_of(store: Path, version: str) -> str:
+    with beside(store) as db:
+        return str(db.execute("SELECT state FROM models WHERE id = ?", [version]).fetchone()[0])
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+async def test_what_the_operator_decides_ends_a_trial(store: Store, command: str) -> None:
+    on_trial(store.path, against=NAMES[0])
+    with beside(store.path) as db:
+        if command == "promote":
+            versions.promote(db, store.path, NAMES[2], "", 2.0)
+        else:
+            versions.roll_back(db, "", 2.0)
+        decided = versions.serving(db, "")
+    assert decided == Serving(NAMES[2] if command == "promote" else "")
+    await store.end_trial(NAMES[1], "", True, "Well received.", 3.0)
+    assert await store.serving("") == decided
+    assert state_of(store.path, NAMES[1]) == "unjudged"
+
+
+async def test_a_trial_against_what_does_not_serve_any_more_promotes_nothing(store: Store) -> None:
+    on_trial(store.path, against=NAMES[0])
+    await store.broken(NAMES[0], "It does not load.", 2.0)
+    await store.end_trial(NAMES[1], "", True, "Well received.", 3.0)
+    assert await store.serving("") == Serving()
+    assert state_of(store.path, NAMES[1]) == "unjudged"
+
+
+async def test_whoever_is_on_trial_may_be_promoted_by_hand(store: Store) -> None:
+    on_trial(store.path, against=NAMES[0])
+    with beside(store.path) as db:
+        versions.promote(db, store.path, NAMES[1], "", 2.0)
+    assert await store.serving("") == Serving(NAMES[1])
+    assert state_of(store.path, NAMES[1]) == "promoted"
+
+
 async def test_whoever_names_another_model_gets_it(store: Store) -> None:
     add(store.path, NAMES[0])
     with beside(store.path) as db:
