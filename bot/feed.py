@@ -7,7 +7,7 @@ from collections import OrderedDict
 from bot.events import Change
 
 PENDING = 64
-"""How many memes' changes wait for one listener before the oldest is forgotten."""
+"""How many memes' changes wait for one listener before the oldest is forgotten; of those that are gone, any number."""
 
 
 class Listener:
@@ -16,6 +16,7 @@ class Listener:
     def __init__(self, chat: tuple[str, str]) -> None:
         self.chat = chat
         self._pending: OrderedDict[str, Change] = OrderedDict()
+        self._gone: dict[str, Change] = {}
         self._wake = asyncio.Event()
         self._closed = False
 
@@ -23,21 +24,24 @@ class Listener:
         return self
 
     async def __anext__(self) -> Change:
-        while not self._pending:
+        while not (self._gone or self._pending):
             if self._closed:
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
+        if self._gone:
+            return self._gone.pop(next(iter(self._gone)))
         return self._pending.popitem(last=False)[1]
 
     def tell(self, change: Change) -> None:
-        """Votes on a meme that still waits to be heard of are folded into it."""
-        if self._closed:
+        """Votes on a meme that still waits to be heard of are folded into it; of one that is gone, that is all."""
+        if self._closed or change.meme in self._gone:
             return
         waiting = self._pending.pop(change.meme, None)
-        if waiting is not None and change.kind == "reactions":
-            change = waiting
-        self._pending[change.meme] = change
+        if change.kind == "gone":
+            self._gone[change.meme] = change
+        else:
+            self._pending[change.meme] = waiting if waiting is not None and change.kind == "reactions" else change
         if len(self._pending) > PENDING:
             self._pending.popitem(last=False)
         self._wake.set()
@@ -47,6 +51,7 @@ class Listener:
         self._wake.set()
 
     async def aclose(self) -> None:
+        self._gone.clear()
         self._pending.clear()
         self.close()
 

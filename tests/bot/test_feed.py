@@ -56,6 +56,20 @@ async def test_what_is_gone_stays_gone() -> None:
     assert [told async for told in listener] == [change("gone", "a")]
 
 
+async def test_however_many_are_gone_all_are_heard_of() -> None:
+    """Somebody who is forgotten may have made hundreds, and all of them are to disappear from every window."""
+    feed = Feed()
+    listener = feed.listen("p", "c")
+    for number in range(10 * PENDING):
+        feed.tell(change("gone", str(number)))
+    for number in range(2 * PENDING):
+        feed.tell(change("meme", f"new {number}"))
+    feed.close()
+    heard = [told async for told in listener]
+    assert [told.meme for told in heard if told.kind == "gone"] == [str(number) for number in range(10 * PENDING)]
+    assert len(heard) == 11 * PENDING
+
+
 async def test_closed_and_dropped_listeners_end() -> None:
     feed = Feed()
     listener = feed.listen("p", "c")
