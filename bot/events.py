@@ -254,7 +254,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The serving model, and how its memes are received; all over, on every platform."""
+    """The serving model, and how the memes are received whose words it chose; all over, on every platform."""
 
     model: str
     memes: int
@@ -472,6 +472,7 @@ class Version:
     labels: int
     """Memes with votes that it learnt from."""
     memes: int
+    """Those with words that it chose: no picks, people's own texts or descriptions."""
     approval: float | None
     """Share of the votes that are in favour, 0 to 1, and its 95 % interval; None without votes."""
     low: float

@@ -17,7 +17,7 @@ RECENT = 1000
 
 MODELS = {
     "quipbot_model_serving": "1 for the model that serves",
-    "quipbot_model_memes": "Memes that a model made",
+    "quipbot_model_memes": "Memes with words that a model chose",
     "quipbot_model_approval": "Share of the votes on a model's memes that are in favour",
     "quipbot_model_approval_low": "Lower end of that share's 95 % interval",
     "quipbot_model_approval_high": "Upper end of it",

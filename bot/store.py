@@ -240,7 +240,7 @@ class Store:
         return await self._call(self._tallies, place, since, among)
 
     async def votes(self, model: str) -> tuple[int, dict[str, int]]:
-        """How many memes a model made, and the votes on them by emoji."""
+        """How many memes have words that a model chose, and the votes on them by emoji."""
         return await self._call(self._votes, model)
 
     async def record(self, meme: str, user: str = "") -> MemeRecord:
@@ -541,9 +541,10 @@ class Store:
         return tallies
 
     def _votes(self, model: str) -> tuple[int, dict[str, int]]:
-        (memes,) = self._db.execute("SELECT count(*) FROM memes WHERE model = ?", [model]).fetchone()
+        chosen = f"SELECT id FROM memes WHERE model = ? AND {labels.CHOSEN}"  # noqa: S608
+        (memes,) = self._db.execute(f"SELECT count(*) FROM ({chosen})", [model]).fetchone()  # noqa: S608
         rows = self._db.execute(
-            "SELECT emoji, count(*) FROM reactions JOIN memes ON memes.id = meme WHERE model = ? GROUP BY emoji",
+            f"SELECT emoji, count(*) FROM reactions JOIN ({chosen}) AS memes ON memes.id = meme GROUP BY emoji",  # noqa: S608
             [model],
         )
         return memes, dict(rows.fetchall())

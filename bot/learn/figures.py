@@ -52,18 +52,19 @@ def versions_of(db: Database, found: Sequence[Label], model: str) -> list[Versio
 
 
 def _received(db: Database, found: Sequence[Label], since: float = 0.0) -> tuple[dict[str, Approval], dict[str, int]]:
-    """The approval of every model's memes, and how many it made. What was picked from three is left out: it was chosen
-    for being liked."""
+    """The approval of every model's memes, and how many it made, both of those with words that it chose."""
     by_meme = {label.meme: label for label in found}
     tallies: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in db.query(
-        f"SELECT id, model FROM memes WHERE {labels.OWN} AND NOT picked AND created >= ? ORDER BY created DESC LIMIT ?",  # noqa: S608
+        f"SELECT id, model FROM memes WHERE {labels.CHOSEN} AND created >= ? ORDER BY created DESC LIMIT ?",  # noqa: S608
         [since, SHOWN],
     ):
         if label := by_meme.get(row["id"]):
             tallies[row["model"]].append((label.up, label.down))
-    made = dict(db.execute("SELECT model, count(*) FROM memes GROUP BY model ORDER BY max(created) DESC").fetchall())
-    return {model: known for model, of in tallies.items() if (known := approval(of))}, made
+    made = db.execute(
+        f"SELECT model, count(*) FROM memes WHERE {labels.CHOSEN} GROUP BY model ORDER BY max(created) DESC"  # noqa: S608
+    ).fetchall()
+    return {model: known for model, of in tallies.items() if (known := approval(of))}, dict(made)
 
 
 def compared(db: Database, ballot: Ballot, new: str, old: str, since: float) -> tuple[bool, str]:

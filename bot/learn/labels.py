@@ -30,6 +30,8 @@ LATELY = 90 * 86_400.0
 
 OWN = "style = 'meme' AND chosen IS NOT NULL"
 """Memes with words by the model: users' own texts are not learnt from, nor are descriptions."""
+CHOSEN = f"{OWN} AND NOT picked"
+"""Those that tell how a model is received: what somebody picked from three was chosen for being liked."""
 
 Row = dict[str, Any]
 

@@ -558,6 +558,22 @@ async def test_leaderboard_and_stats(service: Service, posted: Posted) -> None:
     assert (stats.model, stats.memes, stats.up, stats.down, stats.approval) == ("tiny", 3, 3, 1, 0.75)
 
 
+async def test_a_model_is_judged_by_the_words_that_it_chose(service: Service, posted: Posted) -> None:
+    reply = await answer(service, posted())
+    others = [
+        await answer(service, posted(own_boxes=("mine",))),
+        await answer(service, posted(style="describe")),
+        await service.redo(reply.id, "v", candidate=1),
+    ]
+    await service.react(ReactionChanged("test", "v", "👎", True, meme=reply.id))
+    for other in others:
+        await service.react(ReactionChanged("test", "w", "👍", True, meme=other.id))
+    stats = await service.stats()
+    (version,) = (await service.figures()).versions
+    assert (stats.memes, stats.up, stats.down) == (1, 0, 1)
+    assert (version.id, version.memes, version.approval) == ("tiny", 1, 0)
+
+
 async def test_export_and_forget(service: Service, store: Store, posted: Posted) -> None:
     reply = await answer(service, posted())
     other = await answer(service, posted(seed=2, user="v"))
