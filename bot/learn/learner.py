@@ -23,7 +23,9 @@ WATCH = 2.0
 SETTLE = 5.0
 """Seconds that votes are collected for before tastes are fitted anew."""
 SHARE = 0.05
-"""Share of the time that fitting may take."""
+"""Share of the time that fitting may take, but for `PAUSE`."""
+PAUSE = 30.0
+"""Seconds that fitting rests at most: a vote is to show within seconds."""
 SCHEDULE = 60.0
 """Seconds between two looks at whether it is time to retrain."""
 FIGURES = 60.0
@@ -127,13 +129,17 @@ class Learner:
             return
         began = time.monotonic()
         judged, preferred = await self._store.opinions(self._ballot)
+        order = [*chats, ALL]
         if ALL in chats:
+            # The first fit takes long, the others are quick then: the old tastes serve until it is done. Then all of
+            # them go, as somebody who was forgotten may have voted in a chat that is not fitted anew.
+            await self._engine.taste(ALL, judged, preferred)
             await self._engine.taste(ALL, [], [])
             heard = [each.chat for each in judged] + [each.chat for each in reversed(preferred)]
-            chats = set(list(dict.fromkeys(heard))[:MOST_TASTES])
-        for chat in [*chats, ALL]:
+            order = [ALL, *list(dict.fromkeys(heard))[:MOST_TASTES]]
+        for chat in order:
             await self._engine.taste(chat, judged, preferred)
-        await asyncio.sleep((time.monotonic() - began) * (1 / SHARE - 1))
+        await asyncio.sleep(rest_after(time.monotonic() - began))
 
     async def _measure(self) -> None:
         figures = await self._store.figures(self._ballot.up, self._ballot.down, self._engine.model, self._clock())
@@ -159,6 +165,11 @@ class Learner:
                 await self._retraining.run()
             except Running:
                 log.debug("somebody else retrains")
+
+
+def rest_after(seconds: float) -> float:
+    """Seconds without fitting after so many of it."""
+    return min(PAUSE, seconds * (1 / SHARE - 1))
 
 
 async def _repeated(work: Callable[[], Awaitable[None]], pause: float) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from captioner.captioner import Captioner, Wish
 from captioner.images import to_jpeg
 from captioner.labels import Judged, Pair
-from captioner.taste import Taste
+from captioner.taste import NOISE, SHAPE, TOGETHER, WORD, Taste, learnt_from
 
 WORDS = ["dog", "cat", "monday", "pizza", "teacher", "game", "snow", "mom", "internet", "why", "when", "nobody"]
 CAPTIONS = [["the dog again"], ["the pizza again"], ["when the dog", "eats pizza"], ["a cat"]]
@@ -80,6 +80,33 @@ def test_the_latest_labels_decide_beyond_the_limit(monkeypatch: pytest.MonkeyPat
     late = [Judged(j.boxes, j.template, j.up, j.down, j.chat, j.at + 1e6) for j in _judged(8, "pizza", 100)]
     scores = Taste.fitted(late + old, "here").score(CAPTIONS)
     assert scores == pytest.approx(Taste.fitted(late, "here").score(CAPTIONS))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 99), st.lists(st.sampled_from(["here", "there", "nowhere", None]), min_size=1, max_size=5))
+def test_chats_that_share_a_solution_have_the_tastes_they_had_alone(seed: int, chats: list[str | None]) -> None:
+    judged = _judged(seed, "dog", 30) + _judged(seed + 1, "pizza", 30, "there")
+    pairs = [Pair(("pizza now",), ("dog now",), None, "there", float(i), 0.5) for i in range(5)]
+    for chat in chats:
+        lesson = learnt_from(judged, pairs)
+        assert lesson is not None
+        covariance = lesson.kernel() + lesson.usual() + np.diag(NOISE / lesson.weight)
+        own = TOGETHER + (1 - TOGETHER) * (lesson.chats == lesson.number.get(chat, -1))
+        alpha = np.linalg.solve(covariance, lesson.target) * own
+        taste = Taste.fitted(judged, chat, pairs)
+        assert taste.shapes == pytest.approx(SHAPE * (lesson.shapes.T @ alpha))
+        assert [taste.words[w] for w in lesson.vocabulary] == pytest.approx(WORD * (lesson.words.T @ alpha))
+
+
+def test_the_votes_are_solved_once_for_all_chats(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved = []
+    solve = np.linalg.solve
+    monkeypatch.setattr(np.linalg, "solve", lambda *system: (solved.append(1), solve(*system))[1])
+    for chat in ("here", "there", None):
+        Taste.fitted(_judged(10, "dog", 20), chat)
+    assert len(solved) == 1
+    Taste.fitted(_judged(11, "dog", 20), "here")
+    assert len(solved) == 2
 
 
 @settings(deadline=None, max_examples=25)

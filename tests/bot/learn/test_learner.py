@@ -13,10 +13,20 @@ from PIL import Image
 from bot.config import Config
 from bot.database import beside
 from bot.engine import Engine
-from bot.events import Fetch, ImagePosted, Kept, MemeReply, Place, ReactionChanged, Wish
+from bot.events import (
+    Fetch,
+    ImagePosted,
+    Judgement,
+    Kept,
+    MemeReply,
+    Place,
+    Preference,
+    ReactionChanged,
+    Wish,
+)
 from bot.health import Health
 from bot.learn import versions
-from bot.learn.learner import Learner
+from bot.learn.learner import PAUSE, Learner, rest_after
 from bot.learn.retraining import Retraining
 from bot.service import Service
 from bot.store import Store
@@ -24,7 +34,7 @@ from captioner.captioner import Captioned, Captioner, ModelError
 from captioner.captioner import Wish as ModelWish
 from captioner.images import Picture
 
-from .conftest import NOON, Trained, meme
+from .conftest import NOON, Trained, meme, react
 from .test_versions import add
 
 Posted = Callable[..., ImagePosted]
@@ -261,6 +271,52 @@ async def test_a_chats_votes_rank_its_next_captions(
                 learner.voted("test", "c")
         task.cancel()
         await asyncio.wait([task])
+
+
+class Tasting:
+    """Stands in for the engine: which tastes there are, and of how many votes each is."""
+
+    file = trial_file = model = ""
+
+    def __init__(self) -> None:
+        self.tastes: dict[str, int] = {}
+        self.bare = 0
+        """How often a fit began while there were none."""
+
+    async def taste(self, chat: str, judged: Sequence[Judgement], preferred: Sequence[Preference]) -> None:
+        if not (judged or preferred):
+            self.tastes.clear()
+            return
+        self.bare += not self.tastes
+        self.tastes[chat] = len(judged)
+
+
+async def test_tastes_stay_until_they_are_fitted_anew_and_forget_who_is_forgotten(
+    configured: Configured, voted: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.learn.learner.PAUSE", 0.0)
+    monkeypatch.setattr("bot.learn.learner.MOST_TASTES", 1)
+    engine = Tasting()
+    learner = Learner(configured(), engine, voted, Health(), Retraining(configured()))
+    await voted.add(meme("old", chat="d", created=NOON - 60), Kept(b"drawn"))
+    await react(voted, "old", "bob", "👍")
+    learner.voted("test", "d")
+    await learner._fit()
+    assert engine.tastes == {"test:c": 31, "": 31}
+    learner.voted("test", "d")
+    await learner._fit()
+    assert set(engine.tastes) == {"test:c", "test:d", ""}
+    began = engine.bare
+    await voted.forget("test", "bob", 0.0)
+    learner.voted("test", "")
+    await learner._fit()
+    assert engine.tastes == {"test:c": 30, "": 30}
+    assert engine.bare == began + 1  # the quick one, after the one that takes long
+
+
+def test_fitting_rests_but_not_for_minutes() -> None:
+    assert rest_after(0.1) == pytest.approx(1.9)
+    assert rest_after(60) == PAUSE
 
 
 async def test_what_people_pick_ranks_the_next_captions(bot: Bot, posted: Posted) -> None:
