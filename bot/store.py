@@ -7,6 +7,7 @@ row is committed before anybody hears of it, so that a killed process leaves not
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import sqlite3
 from collections import Counter
@@ -43,6 +44,8 @@ from bot.events import (
 from bot.learn import figures, labels, runs, versions
 from bot.learn.versions import Serving
 from bot.ratings import rows as ratings
+
+log = logging.getLogger(__name__)
 
 MAX_REACTIONS = 20
 """Different emoji that one user can put on one meme."""
@@ -310,6 +313,7 @@ class Store:
             self._db = self._closing.enter_context(closing(connected(self.path)))
             migrate(self._db, self.path)
             folder.claim(self.path)
+            self._closing.callback(self._empty_log)
         except OSError as error:
             raise StoreError(f"The folder {self.path.parent} cannot be written: {error.strerror}.") from error
         except sqlite3.Error as error:
@@ -500,10 +504,24 @@ class Store:
             forgotten = people.forget(self._db, platform, user, at)
             learnt = forgotten.memes or forgotten.reactions
             abandoned = runs.note_abandoned(self._db, at) if learnt else []
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log, too, still has what was removed
+        self._empty_log()
         self._sweep(files)
         runs.discard(self.path, abandoned)
         return forgotten
+
+    def _empty_log(self) -> None:
+        """SQLite's log, too, still has what was removed; while somebody else reads, it is left for the next time.
+
+        Nobody is waited for: everything else would wait for it, too.
+        """
+        (patience,) = self._db.execute("PRAGMA busy_timeout").fetchone()
+        self._db.execute("PRAGMA busy_timeout = 0")
+        try:
+            busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {patience}")
+        if busy:
+            log.info("the database's log is being read, so what was removed goes from it later")
 
     def _change_settings(self, place: Place, user: str, changes: Mapping[str, Any], at: float) -> None:
         abandoned = []
@@ -523,9 +541,8 @@ class Store:
 
     def _sweep(self, files: Iterable[str]) -> None:
         """Remove those of the files that no meme names any more."""
-        for name in files:
-            if not (self._files("picture", [name]) or self._files("source", [name])):
-                self.pictures.joinpath(name).unlink(missing_ok=True)
+        unnamed = (name for name in files if not (self._files("picture", [name]) or self._files("source", [name])))
+        _remove(self.pictures / name for name in unnamed)
 
     def _tallies(self, place: Place, since: float, among: Collection[str] | None) -> dict[str, dict[str, int]]:
         column, value = ("chat", place.chat) if place.chat else ("server", place.server)
@@ -592,11 +609,10 @@ class Store:
             self._db.execute("UPDATE memes SET picture = NULL WHERE picture IS NOT NULL AND created < ?", [before])
             requests.prune(self._db, before)
             people.prune(self._db, before)
+        self._empty_log()
         named = self._db.query("SELECT picture AS name FROM memes UNION SELECT source FROM memes")
         kept = {row["name"] for row in named}
-        for file in self.pictures.iterdir():
-            if file.name not in kept:
-                file.unlink()
+        _remove(file for file in list(self.pictures.iterdir()) if file.name not in kept and file.is_file())
 
 
 def examine(path: Path) -> str:
@@ -670,6 +686,18 @@ def _record(meme: Row, candidates: list[Row], reactions: list[Row], user: str) -
         reply=meme["reply"] or "",
         author=meme["author"],
     )
+
+
+def _remove(files: Iterable[Path]) -> None:
+    """As many as can be: those that cannot are tried again with the next pruning, and logged as one."""
+    failed = []
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            failed.append(error)
+    if failed:
+        log.warning("%d pictures could not be removed, the first because of: %s", len(failed), failed[0])
 
 
 def _flush_folder(folder: Path) -> None:

@@ -170,6 +170,28 @@ async def test_stray_files_are_swept_and_named_ones_kept(store: Store) -> None:
     assert await store.picture("a") == b"drawn"
 
 
+async def test_a_folder_among_the_pictures_keeps_none_of_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As network storage and file systems make them; nor does a picture that cannot be removed keep the others."""
+    await store.add(MEME, KEPT)
+    store.pictures.joinpath("@eaDir").mkdir()
+    unlink, tried = Path.unlink, []
+
+    def stubborn(file: Path, missing_ok: bool = False) -> None:
+        tried.append(file)
+        if len(tried) == 1:
+            raise PermissionError(13, "Permission denied", str(file))
+        unlink(file, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", stubborn)
+    await store.prune(2000.0)
+    assert len(tried) == 2
+    assert "1 pictures could not be removed" in caplog.text
+    await store.prune(2000.0)
+    assert [file.name for file in store.pictures.iterdir()] == ["@eaDir"]
+
+
 async def test_a_lost_file_is_gone(store: Store) -> None:
     await store.add(MEME, KEPT)
     for file in store.pictures.iterdir():
@@ -253,6 +275,41 @@ async def test_a_folder_belongs_to_one_database(tmp_path: Path) -> None:
 def test_examining_changes_nothing(tmp_path: Path) -> None:
     assert "will be created" in examine(tmp_path / "data" / "q.db")
     assert list(tmp_path.iterdir()) == []
+
+
+def reading(store: Store) -> sqlite3.Connection:
+    """Somebody who reads beside the bot, and is not through."""
+    connection = sqlite3.connect(store.path)
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM memes").fetchone()
+    return connection
+
+
+def logged(store: Store) -> bytes:
+    log = store.path.with_name(store.path.name + "-wal")
+    return log.read_bytes() if log.exists() else b""
+
+
+async def test_what_is_forgotten_goes_from_the_log_as_soon_as_nobody_reads_it(store: Store) -> None:
+    await store.add(meme("m1", user="somebody"), KEPT)
+    reader = reading(store)
+    await store.forget("test", "somebody", 100.0)
+    assert b"somebody" in logged(store)
+    reader.close()
+    await store.prune(0.0)
+    assert logged(store) == b""
+
+
+async def test_what_is_forgotten_goes_from_the_log_with_the_stop(tmp_path: Path) -> None:
+    idle = None
+    async with Store(tmp_path / "q.db") as store:
+        await store.add(meme("m1", user="somebody"), KEPT)
+        idle = reading(store)
+        await store.forget("test", "somebody", 100.0)
+        idle.rollback()  # it stays connected, so that SQLite does not do by itself what is done for the last one
+        assert b"somebody" in logged(store)
+    assert b"somebody" not in logged(store)
+    idle.close()
 
 
 async def test_who_was_forgotten_is_not_remembered_for_ever(store: Store) -> None:
