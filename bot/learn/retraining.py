@@ -10,6 +10,8 @@ import fcntl
 import json
 import logging
 import os
+import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 CAPTIONER = (sys.executable, "-m", "captioner")
 TOO_FEW = 3
 """Exit status of fine-tuning and the gate where there is too little to learn from, or to judge by."""
+
+_PROGRESS = re.compile(r"\d+%\|")
+"""How a progress bar begins."""
 
 Result = TypeVar("Result")
 
@@ -116,7 +121,7 @@ class Retraining:
         if status == TOO_FEW:
             raise _Ended("too few", _said(run, "There are too few votes to learn from."))
         if status or not run.candidate.exists():
-            raise _Ended("failed", _said(run, f"Fine-tuning ended with status {status}."))
+            raise _Ended("failed", _why(run, "Fine-tuning", status))
 
     async def _gate(self, run: Run, background: Background) -> dict[str, Any]:
         out = run.folder / "gate.out"
@@ -128,7 +133,7 @@ class Retraining:
             raise _Ended("too few", _said(run, "There are too few votes to judge by."))
         verdict = _last_object(out)
         if status or verdict is None or "promote" not in verdict:
-            raise _Ended("failed", _said(run, f"The gate ended with status {status}."))
+            raise _Ended("failed", _why(run, "The gate", status))
         await asyncio.to_thread(runs.keep, run.folder / "verdict.json", verdict)
         return verdict
 
@@ -175,10 +180,18 @@ def _locked(file: Path) -> Iterator[int]:
         os.close(handle)
 
 
+def _why(run: Run, what: str, status: int) -> str:
+    """Why a command failed; what was killed had no time to say so."""
+    if status >= 0:
+        return _said(run, f"{what} ended with status {status}.")
+    memory = "; the machine may have been short of memory" if -status == signal.SIGKILL else ""
+    return f"{what} was ended by signal {-status}{memory}."
+
+
 def _said(run: Run, otherwise: str) -> str:
-    """The last line that a command wrote, which is its sentence."""
-    lines = run.log.read_text(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), otherwise)[:500]
+    """The last line that a command wrote, which is its sentence, but for the progress that it shows."""
+    lines = [line.strip() for line in run.log.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line and not _PROGRESS.match(line)), otherwise)[:500]
 
 
 def _last_object(file: Path) -> dict[str, Any] | None:

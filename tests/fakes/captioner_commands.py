@@ -1,12 +1,14 @@
 """Stands in for `python -m captioner finetune` and `gate`: quick, and as bad as the environment says.
 
-STEPS of work of 20 ms each, kept in the state folder; FAILS names a command that breaks, TOO_FEW ends fine-tuning with
-status 3, REFUSES makes the gate say no, BROKEN writes a checkpoint that cannot be read.
+STEPS of work of 20 ms each, kept in the state folder; FAILS names a command that breaks, KILLED one that is killed amid
+its work, TOO_FEW ends fine-tuning with status 3, REFUSES makes the gate say no, BROKEN writes a checkpoint that cannot
+be read.
 """
 
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,7 +21,11 @@ def main() -> int:
     print(f"{options.command} began", file=sys.stderr, flush=True)
     if os.environ.get("FAILS") == options.command:
         print("It broke on purpose.", file=sys.stderr)
+        print("\r 50%|█████     | 1/2 [00:01<00:01,  1.00step/s]", file=sys.stderr)
         return 1
+    if os.environ.get("KILLED") == options.command:
+        print("\r 50%|█████     | 1/2 [00:01<00:01,  1.00step/s]", end="", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     labels = [json.loads(line) for line in options.labels.read_text().splitlines()]
     return finetune(options, labels) if options.command == "finetune" else gate(options, labels)
 

@@ -88,6 +88,12 @@ async def test_a_trial_comes_first_where_there_are_trials(voted: Store, trained:
         ("TOO_FEW", "1", "too few", "12 votes are too few."),
         ("FAILS", "finetune", "failed", "It broke on purpose."),
         ("FAILS", "gate", "failed", "It broke on purpose."),
+        (
+            "KILLED",
+            "finetune",
+            "failed",
+            "Fine-tuning was ended by signal 9; the machine may have been short of memory.",
+        ),
     ],
 )
 async def test_what_can_go_wrong(
