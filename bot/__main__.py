@@ -193,7 +193,10 @@ def _tell_ratings(config: Config, file: str) -> int:
         kind = Path(file).suffix
         if kind not in KINDS:
             raise StartError(f"Ratings are written as {' or '.join(KINDS)}, not as {file}.")
-        Path(file).write_text(exported(Path(config.rate.folder), rows, kind), "utf-8")
+        try:
+            Path(file).write_text(exported(Path(config.rate.folder), rows, kind), "utf-8")
+        except OSError as error:
+            raise StartError(f"{file} cannot be written: {error.strerror}.") from error
     print(report(Path(config.rate.folder), rows))
     return 0
 

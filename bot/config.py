@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bot import emoji
+from bot.events import BadRequest
 
 DEFAULT_FILE = Path("config.toml")
 
@@ -333,10 +334,16 @@ def _check_reach(web: Web) -> None:
 
 def _check_words(config: Config) -> None:
     """What would turn out to mean nothing only when it is needed: emoji, and what to learn from and how."""
-    for word in config.reply.emoji:
-        if emoji.known(word) is None:
-            raise ConfigError(f"reply.emoji takes emoji, not {word}.")
-    for key, form, words in (("data", "NAME=DIR", config.learn.data), ("recipe", "key=value", config.learn.recipe)):
+    learn = config.learn
+    for key, words in (("reply.emoji", config.reply.emoji), ("learn.up", learn.up), ("learn.down", learn.down)):
+        for word in words:
+            if emoji.known(word) is None:
+                raise ConfigError(f"{key} takes emoji, not {word}.")
+    try:
+        emoji.Ballot.of(learn.up, learn.down)
+    except BadRequest as error:
+        raise ConfigError(str(error)) from error
+    for key, form, words in (("data", "NAME=DIR", learn.data), ("recipe", "key=value", learn.recipe)):
         for word in words:
             if not all(word.partition("=")):
                 raise ConfigError(f"learn.{key} takes {form}, not {word}.")

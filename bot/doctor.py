@@ -5,11 +5,14 @@ import platform
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from bot import engine, store
 from bot.config import Config, Web
 from bot.database import StoreError
 from bot.events import Failed, Finding
+from bot.ratings import SheetError
+from bot.ratings.sheet import Sheet
 
 
 def report(config: Config, platforms: Sequence[Finding]) -> bool:
@@ -18,7 +21,7 @@ def report(config: Config, platforms: Sequence[Finding]) -> bool:
     for name, check in _checks(config):
         try:
             mark, finding = "ok", check()
-        except (Failed, StoreError) as error:
+        except (Failed, SheetError, StoreError) as error:
             mark, finding, well = "MISSING", str(error), False
         print(f"{mark:8}{name}: {finding}", flush=True)
     for found in platforms:
@@ -31,7 +34,19 @@ def _checks(config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "database", lambda: store.examine(config.store.path)
     yield "address", lambda: _examined_address(config.web)
     yield "token", lambda: "set" if config.web.token else "none, so only this machine can use the page"
+    if config.rate.folder:
+        yield "ratings", lambda: f"{len(Sheet(Path(config.rate.folder)).items)} memes to rate in {config.rate.folder}"
+    if config.learn.data:
+        yield "data", lambda: _examined_data(config.learn.data)
     yield from engine.examine(config)
+
+
+def _examined_data(entries: Sequence[str]) -> str:
+    folders = [Path(entry.partition("=")[2]) for entry in entries]
+    for folder in folders:
+        if not folder.is_dir():
+            raise Failed(f"There is no folder {folder}: see learn.data.")
+    return ", ".join(map(str, folders))
 
 
 def _examined_address(web: Web) -> str:

@@ -515,6 +515,8 @@ class Figures:
     worst: Sequence[Rated]
     stages: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Median and 95th percentile of the last memes, in seconds."""
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    """How many retrainings ended how; "" for those under way."""
 
 
 class Store(Protocol):

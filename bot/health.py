@@ -1,6 +1,5 @@
 """How the process is doing: alive, ready, and in figures for Prometheus."""
 
-from collections import Counter as Counted
 from collections import deque
 from collections.abc import Callable, Mapping
 from statistics import quantiles
@@ -95,8 +94,8 @@ class Health:
                 self._models["quipbot_model_approval"].labels(version.id).set(version.approval)
                 self._models["quipbot_model_approval_low"].labels(version.id).set(version.low)
                 self._models["quipbot_model_approval_high"].labels(version.id).set(version.high)
-        for outcome, count in Counted(each.outcome or "running" for each in figures.retrainings).items():
-            self._retrainings.labels(outcome).set(count)
+        for outcome, count in figures.outcomes.items():
+            self._retrainings.labels(outcome or "running").set(count)
 
     def count_reaction(self, added: bool, votes: int = 1) -> None:
         self._reactions.labels("added" if added else "removed").inc(votes)

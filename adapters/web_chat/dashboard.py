@@ -49,7 +49,8 @@ def _section(title: str, *content: Element) -> Element:
 def _days(figures: Figures) -> Element:
     days = figures.days
     series = {"memes": [d.memes for d in days], "for": [d.up for d in days], "against": [d.down for d in days]}
-    return bars("Memes and votes by day", [day.date[5:] for day in days], series)
+    plot = bars("Memes and votes by day", [day.date[5:] for day in days], series)
+    return tag("div", plot, tag("p", "Days begin at midnight in UTC.", class_="nothing"))
 
 
 def _approvals(versions: Sequence[Version]) -> Element:

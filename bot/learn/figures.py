@@ -24,7 +24,9 @@ def figures(db: Database, ballot: Ballot, model: str, now: float) -> Figures:
     """Everything but the stages' times, which the process itself knows; `model` is the one that serves."""
     found = labels.folded(db, ballot, SHOWN)
     best, worst = _texts(db, found)
-    return Figures(_days(db, ballot, now), versions_of(db, found, model), _retrainings(db), best, worst)
+    outcomes = dict(db.execute("SELECT outcome, count(*) FROM retrainings GROUP BY outcome").fetchall())
+    days, versions = _days(db, ballot, now), versions_of(db, found, model)
+    return Figures(days, versions, _retrainings(db), best, worst, outcomes=outcomes)
 
 
 def versions_of(db: Database, found: Sequence[Label], model: str) -> list[Version]:

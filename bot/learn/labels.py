@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sqlite_utils import Database
 
@@ -46,18 +46,27 @@ class Exported:
 
 
 def write(db: Database, file: Path, ballot: Ballot) -> Exported:
-    """All labels as JSON lines, oldest first; the file is there when it is complete."""
-    counts: Counter[str] = Counter()
+    """All labels as JSON lines, oldest first; the file is there when it is complete, and nothing is if it cannot be."""
     part = file.with_name(file.name + ".part")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("w", encoding="utf-8") as out:
-        for line in lines(db, ballot):
-            counts[line["kind"]] += 1
-            counts["voted"] += line["kind"] == "meme" and line["weight"] > 0
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(file)
+    try:
+        with part.open("w", encoding="utf-8") as out:
+            exported = _write(lines(db, ballot), out)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return exported
+
+
+def _write(labels: Iterator[dict[str, Any]], out: TextIO) -> Exported:
+    counts: Counter[str] = Counter()
+    for line in labels:
+        counts[line["kind"]] += 1
+        counts["voted"] += line["kind"] == "meme" and line["weight"] > 0
+        out.write(json.dumps(line, ensure_ascii=False) + "\n")
     return Exported(counts["meme"], counts["voted"], counts["pair"])
 
 

@@ -67,6 +67,7 @@ def test_everything_is_there() -> None:
     text = " ".join(page.text)
     for words in ("learnt-0001", "50.0% (40.0% to 60.0%)", "5 min", "under way", "good / one", "0.3 for, 2 against"):
         assert words in text
+    assert "midnight in UTC" in text
     assert "11-21: memes 12, for 7, against 0" in text
     assert page.found.count("svg") == 3
     assert "script" not in page.found

@@ -60,6 +60,12 @@ def test_defaults_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("[store]\npath = ''", "store.path must be a path."),
         ("[reply]\nchance = nan", "reply.chance must lie between 0 and 1."),
         ("[reply]\nemoji = ['👍', 'x']", "reply.emoji takes emoji, not x."),
+        ("[learn]\nup = ['abc']", "learn.up takes emoji, not abc."),
+        ("[learn]\ndown = ['']", "learn.down takes emoji, not ."),
+        (
+            "[learn]\nup = ['👍', '🔥']\ndown = ['👍🏽']",
+            "👍 cannot be a vote for and against a meme: see learn.up and learn.down.",
+        ),
         ("[learn]\ndata = ['x']", "learn.data takes NAME=DIR, not x."),
         ("[learn]\nrecipe = ['rate=']", "learn.recipe takes key=value, not rate=."),
     ],

@@ -205,12 +205,16 @@ async def test_forget_needs_a_database_and_a_platform(bot: Bot) -> None:
 
 async def test_the_doctor_says_what_is_there(bot: Bot) -> None:
     bot.settings.insert(0, "doctor")
-    await bot.spawn(f"draw.font={bot.database}", "captioner.device=cpu")
+    nowhere = f"{bot.database}/nowhere"
+    trouble = [f"draw.font={bot.database}", f"rate.folder={nowhere}", f"learn.data=imgflip575k={nowhere}"]
+    await bot.spawn(*trouble, "captioner.device=cpu")
     status, out, _ = await bot.ended()
     findings = dict(re.findall(r"^\S+ +(\w+): (.*)$", out, re.MULTILINE))
     assert status == 1
-    assert set(findings) == {"python", "database", "address", "token", "font", "model", "discord", "telegram"}
-    assert re.search(r"^MISSING +font", out, re.MULTILINE)
+    well = {"python", "database", "address", "token", "model", "discord", "telegram"}
+    assert set(findings) == well | {"font", "ratings", "data"}
+    for name in ("font", "ratings", "data"):
+        assert re.search(rf"^MISSING +{name}", out, re.MULTILINE)
     assert re.search(r"^ok +database", out, re.MULTILINE)
     assert "a GPU is not needed" in findings["model"]
     assert "Leave draw.font empty" in findings["font"]

@@ -226,6 +226,8 @@ def test_the_command_wants_a_folder_a_store_and_a_kind_of_file(
     asyncio.run(opened(tmp_path / "data/q.db"))
     assert main(["ratings", "answers.txt", *where]) == 1
     assert ".csv or .jsonl" in capsys.readouterr().err
+    assert main(["ratings", str(tmp_path / "missing" / "answers.csv"), *where]) == 1
+    assert "answers.csv cannot be written: No such file" in capsys.readouterr().err
     assert main(["ratings", *where]) == 0
     assert "Nobody has rated" in capsys.readouterr().out
     assert main(["ratings", f"rate.folder={tmp_path / 'nowhere'}", where[0]]) == 1

@@ -71,6 +71,10 @@ async def test_labels_are_exported(command: Command, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert {line["kind"] for line in lines} == {"meme"}
     assert (await asyncio.to_thread(command, "export-labels"))[0] == 2
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert (await asyncio.to_thread(command, "export-labels", str(folder)))[0] == 1
+    assert not folder.with_name("folder.part").exists()
     tmp_path.joinpath("in the way").touch()
     assert (await asyncio.to_thread(command, "export-labels", f"{tmp_path}/in the way/x"))[0] == 1
 

@@ -360,6 +360,20 @@ async def test_figures_are_for_the_operator_and_for_metrics(bot: Bot, posted: Po
     assert b'quipbot_model_serving{model="shipped"} 1.0' in bot.health.metrics()[0]
 
 
+async def test_all_retrainings_are_counted(voted: Store) -> None:
+    """Not only those that the dashboard shows."""
+    with beside(voted.path) as db, db.atomic():
+        for number in range(1, 31):
+            outcome = "" if number == 30 else "failed" if number <= 10 else "refused"
+            row = {"number": number, "began": NOON, "parent": "", "model": f"learnt-{number:04d}", "outcome": outcome}
+            db.table("retrainings").insert(row)
+    health = Health()
+    health.learnt(await voted.figures([], [], "tiny", NOON))
+    told = health.metrics()[0]
+    for outcome, count in (("failed", 10), ("refused", 19), ("running", 1)):
+        assert f'quipbot_retrainings{{outcome="{outcome}"}} {count}.0'.encode() in told
+
+
 async def test_it_retrains_by_itself(
     configured: Configured, captioner: Captioner, voted: Store, trained: Trained
 ) -> None:
