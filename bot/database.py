@@ -68,6 +68,24 @@ def beside(path: Path) -> Iterator[Database]:
         raise StoreError(f"The database {path} cannot be used: {error}.") from error
 
 
+def in_use(path: Path) -> bool:
+    """Whether a bot is using the database now."""
+    lock = locked_by(path)
+    if not lock.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(lock, timeout=0)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return False
+
+
+def locked_by(path: Path) -> Path:
+    """The file that a bot holds a lock on while it uses the database."""
+    return path.with_name(path.name + ".lock")
+
+
 def namer(db: Database) -> Callable[..., str]:
     """Gives names, in hexadecimal, to what is told in texts; only this database can tell which is which."""
     (salt,) = db.execute("SELECT value FROM facts WHERE key = 'salt'").fetchone()

@@ -22,7 +22,7 @@ from sqlite_utils import Database
 
 from bot import folder, people, places, requests
 from bot.config import Learn
-from bot.database import StoreError, beside, connected, migrate, refuse_newer
+from bot.database import StoreError, beside, connected, locked_by, migrate, refuse_newer
 from bot.emoji import Ballot
 from bot.events import (
     BadRequest,
@@ -156,6 +156,10 @@ class Store:
     async def serving(self, base: str) -> Serving:
         """Which model versions are to serve where `captioner.model` is `base`."""
         return await self._call(versions.serving, self._db, base)
+
+    async def note_base(self, base: str, name: str | None) -> None:
+        """The running bot's `captioner.model`, and what that model calls itself where it serves."""
+        await self._call(versions.note_base, self._db, base, name)
 
     async def broken(self, version: str, words: str, at: float) -> None:
         """A version that cannot serve."""
@@ -321,8 +325,7 @@ class Store:
 
     def _lock(self) -> None:
         """Hold a lock until the store closes or the process dies: sweeping would take another bot's new files."""
-        lock = self.path.with_name(self.path.name + ".lock")
-        connection = self._closing.enter_context(closing(sqlite3.connect(lock, timeout=0)))
+        connection = self._closing.enter_context(closing(sqlite3.connect(locked_by(self.path), timeout=0)))
         try:
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:

@@ -1,8 +1,10 @@
 """`python -m bot retrain | models | export-labels`: beside a running bot, or without one."""
 
 import asyncio
+import dataclasses
 import datetime
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from bot.config import Config
-from bot.database import beside
+from bot.database import beside, in_use
 from bot.emoji import Ballot
 from bot.events import BadRequest, Version
 from bot.learn import figures, labels, versions
@@ -21,6 +23,7 @@ FAILED = ("failed", "abandoned")
 
 async def retrain(config: Config) -> int:
     """One retraining, its progress in the terminal; the exit status is 0 whatever the gate said. Raises `Expected`."""
+    config = _as_running(config)
     task = asyncio.create_task(Retraining(config, quiet=False).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -35,12 +38,13 @@ async def retrain(config: Config) -> int:
 
 def models(config: Config, words: Sequence[str]) -> int:
     """`list`, `promote ID` or `rollback`; a running bot follows within seconds. Raises `Expected` and `StoreError`."""
+    config = _as_running(config)
     store, base = config.store.path, config.captioner.model
     with beside(store) as db:
         match list(words):
             case [] | ["list"]:
                 found = labels.folded(db, _ballot(config), figures.SHOWN)
-                listed = figures.versions_of(db, found, versions.serving(db, base).model or _latest(db))
+                listed = figures.versions_of(db, found, versions.serving(db, base).model or _shipped(db, base))
                 print(table(listed) if listed else f"{base or 'The shipped model'} serves; no meme was made yet.")
             case ["promote", version]:
                 versions.promote(db, store, version, base, time.time())
@@ -61,8 +65,24 @@ def export_labels(config: Config, file: Path) -> int:
     return 0
 
 
-def _latest(db: Database) -> str:
-    """`captioner.model` by its name: the model of the last meme that no version wrote."""
+def _as_running(config: Config) -> Config:
+    """The settings with the `captioner.model` of the bot that is running: that one is what it promotes or takes back.
+
+    Raises `StoreError`.
+    """
+    with beside(config.store.path) as db:
+        base = versions.noted_base(db)
+    if base in (None, config.captioner.model) or not in_use(config.store.path):
+        return config
+    print(f"The running bot was started with captioner.model={base}, so this is done for that model.", file=sys.stderr)
+    return dataclasses.replace(config, captioner=dataclasses.replace(config.captioner, model=base))
+
+
+def _shipped(db: Database, base: str) -> str:
+    """`captioner.model` by its name: as it told when it served last, or the model of the last meme that no version
+    wrote."""
+    if name := versions.name_of(db, base):
+        return name
     row = db.execute(
         "SELECT model FROM memes WHERE NOT picked AND model NOT IN (SELECT id FROM models) "
         "ORDER BY created DESC LIMIT 1"

@@ -76,6 +76,10 @@ class Learner:
         self._voted = {ALL}
         self._refused: str | None = None
         """The file that was tried last in vain."""
+        self._noted: tuple[str, str | None] | None = None
+        """What commands were told last."""
+        self._stale = ""
+        """The promoted version that does not serve, as the log says already."""
 
     def voted(self, platform: str, chat: str) -> None:
         """A chat's votes changed, or somebody picked; "" where somebody was forgotten, who may have done so in any."""
@@ -92,6 +96,7 @@ class Learner:
         """Serve what the models table says."""
         wanted = await self._store.serving(self._config.captioner.model)
         await self._serve(wanted)
+        await self._note()
         if wanted.trial and self._config.learn.trial_share == 0:
             await self._end_trial(wanted.trial, True, "Trials are over.")
         elif self._engine.trial_file != self._path(wanted.trial):
@@ -99,10 +104,11 @@ class Learner:
 
     async def _serve(self, wanted: Serving) -> None:
         path = self._path(wanted.model) or self._config.captioner.model
+        if wanted.stale not in ("", self._stale):
+            log.info("captioner.model was changed, so it serves instead of the promoted %s", wanted.stale)
+        self._stale = wanted.stale
         if path in (self._engine.file, self._refused):
             return
-        if wanted.stale:
-            log.info("captioner.model was changed, so it serves instead of the promoted %s", wanted.stale)
         try:
             await self._engine.swap(path)
             self._refused = None
@@ -111,6 +117,14 @@ class Learner:
             self._refused = path
             if wanted.model:
                 await self._store.broken(wanted.model, str(error), self._clock())
+
+    async def _note(self) -> None:
+        """Let commands know which model promotions are of: they may have been started with other settings."""
+        base = self._config.captioner.model
+        now = (base, self._engine.model if self._engine.file == base else None)
+        if now != self._noted:
+            await self._store.note_base(*now)
+            self._noted = now
 
     async def _try_out(self, version: str) -> None:
         try:

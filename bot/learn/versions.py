@@ -48,6 +48,29 @@ def serving(db: Database, base: str) -> Serving:
     return Serving(row["model"], trial[0] if trial else "")
 
 
+def note_base(db: Database, base: str, name: str | None) -> None:
+    """What the running bot has for `captioner.model`, and what that model calls itself where it serves."""
+    told = {"base": base} | ({f"name of {base}": name} if name else {})
+    with db.atomic():
+        for key, value in told.items():
+            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", [key, value])
+
+
+def noted_base(db: Database) -> str | None:
+    """`captioner.model` of the bot that was started last; None where none has told."""
+    return _fact(db, "base")
+
+
+def name_of(db: Database, base: str) -> str | None:
+    """What the model at `base` called itself when it served last."""
+    return _fact(db, f"name of {base}")
+
+
+def _fact(db: Database, key: str) -> str | None:
+    row = db.execute("SELECT value FROM facts WHERE key = ?", [key]).fetchone()
+    return str(row[0]) if row else None
+
+
 def promote(db: Database, store: Path, version: str, base: str, at: float) -> None:
     """Have a version serve from now on, which ends a trial against another; raises `VersionError`."""
     with db.atomic():

@@ -15,7 +15,8 @@ import pytest
 
 from bot import __main__ as bot
 from bot.config import Config
-from bot.learn import commands
+from bot.database import beside
+from bot.learn import commands, versions
 from bot.learn.retraining import Retraining
 from bot.store import Store
 from tests.fakes.learning_bot import CAPTIONER
@@ -62,6 +63,27 @@ async def test_models_are_listed_promoted_and_rolled_back(
     assert await run("models", "promote", "learnt-0001") == (0, "learnt-0001 serves from now on.\n", "")
     assert (await run("models", "promote", "x"))[2].startswith("There is no model x;")
     assert (await run("models", "burn"))[0] == 1
+
+
+async def test_commands_are_for_the_model_that_the_bot_was_started_with(
+    command: Command, voted: Store, trained: Callable[..., Retraining], tiny_model: Path
+) -> None:
+    await trained().run()
+    with beside(voted.path) as db:
+        versions.roll_back(db, str(tiny_model), 1.0)
+    await voted.note_base("", "quipbot-99")
+    run = functools.partial(asyncio.to_thread, command)
+    status, out, err = await run("models", "promote", "learnt-0001")
+    assert (status, out) == (0, "learnt-0001 serves from now on.\n")
+    assert "started with captioner.model=, so" in err
+    assert (await voted.serving("")).model == "learnt-0001"
+    assert (await voted.serving(str(tiny_model))).model == ""
+    await run("models", "rollback")
+    assert re.search(r"^quipbot-99 +serving", (await run("models"))[1], re.MULTILINE)  # though no meme was made by it
+    await voted._call(voted._closing.close)  # no bot is running any more, so the settings count
+    assert (await run("models", "promote", "learnt-0001"))[2] == ""
+    with beside(voted.path) as db:
+        assert versions.serving(db, str(tiny_model)).model == "learnt-0001"
 
 
 async def test_labels_are_exported(command: Command, tmp_path: Path) -> None:

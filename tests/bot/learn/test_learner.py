@@ -137,6 +137,33 @@ async def test_a_promoted_model_serves_and_can_be_taken_back(bot: Bot, posted: P
     await bot.serves("shipped")
 
 
+async def test_the_bot_tells_commands_which_model_promotions_are_of(bot: Bot) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            with beside(bot.store.path) as db:
+                if versions.noted_base(db) is not None:
+                    break
+            await asyncio.sleep(0.01)
+    with beside(bot.store.path) as db:
+        assert (versions.noted_base(db), versions.name_of(db, "")) == ("", "shipped")
+        assert versions.name_of(db, "mine.safetensors") is None
+
+
+async def test_a_promoted_model_that_does_not_serve_any_more_is_spoken_of(
+    configured: Configured, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    add(store.path, "learnt-0001")
+    with beside(store.path) as db:
+        versions.promote(db, store.path, "learnt-0001", "another.safetensors", 1.0)
+    config, engine = configured(), Tasting()
+    engine.file = config.captioner.model
+    learner = Learner(config, engine, store, Health(), Retraining(config))
+    for _ in range(2):
+        await learner._watch()
+    assert caplog.text.count("so it serves instead of the promoted learnt-0001") == 1
+
+
 @pytest.mark.parametrize("trouble", ["broken", "gone", "mute"])
 async def test_what_does_not_work_never_serves(
     bot: Bot, posted: Posted, trouble: str, caplog: pytest.LogCaptureFixture
