@@ -116,14 +116,19 @@ async def test_a_running_bot_follows(
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdout=asyncio.subprocess.PIPE,
         )
-        assert process.stdout
-        address = (await process.stdout.readline()).decode().split()[-1]
-        if not number:
-            assert (await trained().run()).outcome == "promoted"
-        async with aiohttp.ClientSession(address) as session:
-            await serving(session, "learnt-0001")
-        process.send_signal(signal.SIGTERM if number else signal.SIGKILL)
-        assert await process.wait() == (0 if number else -signal.SIGKILL)
+        try:
+            assert process.stdout
+            address = (await process.stdout.readline()).decode().split()[-1]
+            if not number:
+                assert (await trained().run()).outcome == "promoted"
+            async with aiohttp.ClientSession(address) as session:
+                await serving(session, "learnt-0001")
+            process.send_signal(signal.SIGTERM if number else signal.SIGKILL)
+            assert await process.wait() == (0 if number else -signal.SIGKILL)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 async def serving(session: aiohttp.ClientSession, model: str) -> None:
