@@ -3,6 +3,7 @@
 The judges are trained here, on people's captions, and share nothing with what the model writes or ranks with.
 
     python -m benchmarks.captions --data NAME=DIR… [--model FILE] [--memes 1000] [--photographs 300] [--words FILE]
+        [--by template]
 
 Every `--data` of memes and of descriptions is used; figures without their data are null. Captions are written as the
 bot would say them, at level `normal`. `--words` is a list of slurs, one a line, other than the project's own.
@@ -49,15 +50,16 @@ class People:
     described: list[Sample] = field(default_factory=list)
 
     @classmethod
-    def of(cls, sets: dict[str, Path]) -> "People":
-        people = cls()
+    def of(cls, sets: dict[str, Path], by: str = "caption") -> "People":
+        """`by` is what was held out when the model learnt: captions, whole templates or pictures."""
+        people, split = cls(), data.SPLITS[by]
         for name, folder in sets.items():
             raw = list(data.load(name, folder))
             cleaned = list(data.cleaned(raw, Counter(), tuple(people.train)))
-            people.train += [s for s in cleaned if s.style == "meme" and data.split_of(s) == "train"]
+            people.train += [s for s in cleaned if s.style == "meme" and split(s) == "train"]
             normal = [replace(s, boxes=tuple(filter(None, map(normalise, s.boxes)))) for s in raw]
             people.described += [s for s in normal if s.boxes and s.style == "describe"]
-            people.held += [s for s in normal if s.boxes and s.style == "meme" and data.split_of(s) == "dev"]
+            people.held += [s for s in normal if s.boxes and s.style == "meme" and split(s) == "dev"]
         return people
 
 
@@ -85,13 +87,15 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--memes", type=int, default=1000, help="memes written on templates")
     parser.add_argument("--photographs", type=int, default=300, help="held-out photographs that memes are written on")
+    parser.add_argument("--by", choices=data.SPLITS, default="caption", help="what the model's training held out")
     parser.add_argument("--words", type=Path, help="a list of slurs other than the project's own")
     parser.add_argument("--proofreader", default="", metavar="NAME", help="a language model that helps to choose")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     captioner = Captioner.load(options.model, device="auto", threads=options.threads, proofreader=options.proofreader)
-    people = People.of({name: Path(folder) for name, _, folder in (d.partition("=") for d in options.data)})
+    sets = {name: Path(folder) for name, _, folder in (d.partition("=") for d in options.data)}
+    people = People.of(sets, options.by)
     figures: dict[str, Any] = {"model": captioner.name} | likelihood(captioner, people)
     written = on_templates(captioner, people, options.memes)
     seen = on_photographs(captioner, people, options.photographs)
