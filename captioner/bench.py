@@ -33,7 +33,7 @@ from captioner.features import fit_reduction
 from captioner.recipe import Recipe, filled, portable
 from captioner.search import Lane, Rules, Search, search
 from captioner.train import introduce, learnt_tokenizer, new_decoder
-from captioner.trainer import Trainer, likelihood, total
+from captioner.trainer import Trainer, likelihood
 
 Row = dict[str, Any]
 
@@ -281,7 +281,7 @@ def _trained(material: Material, name: str) -> Row:
     checkpoint.facts = {
         "data": {job.name: len(material.samples)},
         "recipe": portable(recipe),
-        "figures": min(log, key=total),
+        "figures": trainer.kept(),
     }
     checkpoint.save(job.folder / f"{name}.safetensors")
     [held] = [c for c in corpora["dev"] if c.samples]

@@ -18,6 +18,8 @@ from captioner.ngrams import Evidence, KneserNey, NGrams
 from captioner.recipe import Recipe
 from captioner.tokenizer import STYLES, VOTES, CaptionTokenizer
 
+_NAMES = {"meme": "memes", "describe": "descriptions"}
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -73,25 +75,34 @@ def prepare(
     checkpoint.styles = tuple(style for style in STYLES if style in grids or style in had)
     checkpoint.votes = recipe.known_votes > 0
     corpora: dict[str, list[Corpus]] = {}
-    counts = None
-    for part in ("train", "dev"):
+    counts: KneserNey | None = None
+    for part in ("train", "dev"):  # counts are of what is trained on, which comes first
         members = [sample for sample, its_part in zip(samples, split, strict=True) if its_part == part]
         made = {
             style: corpus([s for s in members if s.style == style], checkpoint.tokenizer, of_style, style)
             for style, of_style in grids.items()
         }
-        if "meme" in made and recipe.counts:
-            if counts is None:  # of what is trained on, which comes first
+        if recipe.counts and "meme" in made and made["meme"].ids:
+            if part == "train":
                 start, size = checkpoint.tokenizer.prefix("meme")[0], len(checkpoint.tokenizer)
                 counts = KneserNey(made["meme"].ids, start, size)
                 checkpoint.ngrams = NGrams.of(counts)
-            made["meme"] = counted(made["meme"], counts, seen=part == "train")
+            if counts:
+                made["meme"] = counted(made["meme"], counts, seen=part == "train")
         if {"meme", "describe"} <= made.keys():
             made["pair"] = paired(made["meme"], made["describe"].samples, grids["describe"], recipe)
         corpora[part] = list(made.values())
+    _tell_unchecked(corpora)
     if recipe.taught:
         corpora["train"].append(taught(Path(recipe.taught), corpora["train"], checkpoint.tokenizer))
     return corpora
+
+
+def _tell_unchecked(corpora: dict[str, list[Corpus]]) -> None:
+    """Says of what is learnt where nothing is held out: such a run keeps what it learnt last, better or not."""
+    for learnt, held in zip(corpora["train"], corpora["dev"], strict=True):
+        if learnt.name in _NAMES and learnt.samples and not held.samples:
+            print(f"No {_NAMES[learnt.name]} are held out to check on: nothing will tell when they are learnt.")
 
 
 def _grids(samples: Sequence[Sample], checkpoint: Checkpoint, recipe: Recipe, run: Path) -> dict[str, Features]:

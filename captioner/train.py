@@ -35,7 +35,7 @@ from captioner.reward import Reward, comparable
 from captioner.shortlist import shortlist, widened
 from captioner.templates import learnt
 from captioner.tokenizer import CaptionTokenizer
-from captioner.trainer import Trainer, plot, total
+from captioner.trainer import Trainer, plot
 from captioner.tune import tune
 from captioner.voice import Voice
 
@@ -74,14 +74,15 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
         )
     corpora = prepare(samples, split, checkpoint, recipe, run)
     introduce(checkpoint, corpora["train"], recipe)
-    history = Trainer(checkpoint, recipe, run).fit(corpora["train"], corpora["dev"])
+    trainer = Trainer(checkpoint, recipe, run)
+    history = trainer.fit(corpora["train"], corpora["dev"])
     equip(checkpoint, corpora["train"], recipe)
     checkpoint.facts = {
         "data": {name: sum(1 for s in samples if folder in s.picture.parents) for name, folder in sets.items()},
         "dropped": {name: dict(counts) for name, counts in dropped.items()},
         "recipe": portable(recipe),
         "started_from": checkpoint.facts,
-        "figures": min(history, key=total),
+        "figures": trainer.kept(),
     }
     checkpoint.save(out, compact=bool(recipe.compact))
     plot(history, run / "training.png")

@@ -99,6 +99,13 @@ class Trainer:
         self.both.cpu().eval()
         return self.progress.log
 
+    def kept(self) -> dict[str, float]:
+        """The check, of those so far, whose weights are kept."""
+        if self.critic:
+            return self.progress.log[-1]
+        known = [row for row in self.progress.log if not math.isnan(total(row))]
+        return min(reversed(known or self.progress.log), key=total)  # the last of equals, as in `_check`
+
     def _done(self) -> float:
         """The share of the run that is over."""
         if self.recipe.patience and self.progress.worse >= self.recipe.patience:
@@ -295,10 +302,12 @@ def plot(log: list[dict[str, float]], file: Path) -> None:
     steps = [row["step"] for row in log]
     left.plot(steps, [row["loss"] for row in log])
     left.set(title="training loss, nats a token", xlabel="step")
-    for key in [k for k in (log[0] if log else {}) if k.endswith("bits_per_char")]:
+    checked = [k for k in (log[0] if log else {}) if k.endswith("bits_per_char")]
+    for key in checked:
         right.plot(steps, [row[key] for row in log], label=key.removesuffix("_bits_per_char"))
     right.set(title="dev, bits per character", xlabel="step")
-    right.legend()
+    if checked:  # else nothing is held out
+        right.legend()
     figure.savefig(file)
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from captioner.data.samples import Sample
 from captioner.encoders import Encoder, Reduction
 from captioner.features import Features
 from captioner.recipe import RECIPES, Recipe, rate
+from captioner.self_critical import Critic
 from captioner.tokenizer import CaptionTokenizer
 from captioner.train import new_decoder, train
 from captioner.trainer import Trainer
@@ -57,6 +59,23 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (root / "flickr8k/Flickr_8k.trainImages.txt").write_text("0.jpg\n1.jpg\n2.jpg\n4.jpg\n5.jpg\n")
     (root / "flickr8k/Flickr_8k.devImages.txt").write_text("3.jpg\n")
     return {"memefly": root / "memefly", "flickr8k": root / "flickr8k"}
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A folder of one's own: a few captions of two pictures, none of them held out."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("owl", "beach"):
+        Image.effect_noise((64, 48), 80).convert("RGB").save(folder / f"{name}.jpg")
+    lines = [
+        {"picture": "owl.jpg", "boxes": [f"when {who} {does}", "at three at night"], "votes": len(who), "views": 340}
+        for who in ("your brother", "nobody", "the black cat", "everyone", "a teacher")
+        for does in ("wakes up", "falls asleep", "sings loudly", "finds pizza", "must cook")
+    ]
+    lines += [{"picture": "beach.jpg", "boxes": [f"{n} dogs run along"], "style": "describe"} for n in ("two", "six")]
+    (folder / "captions.jsonl").write_text("\n".join(json.dumps({"split": "train"} | line) for line in lines))
+    return folder
 
 
 def weights(checkpoint: Checkpoint) -> list[torch.Tensor]:
@@ -99,6 +118,17 @@ def test_a_run_goes_on_from_a_checkpoint_and_tunes_its_encoder(sets: dict[str, P
     written = Checkpoint.load(tmp_path / "second.safetensors").facts
     assert written["started_from"]["recipe"]["steps"] == 2
     assert str(tmp_path) not in json.dumps(written), "a folder of this machine travels with the file"
+
+
+def test_a_handful_of_captions_of_which_none_is_held_out_can_be_learnt(
+    mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = train({"folder": mine}, tmp_path / "few.safetensors", RECIPE)
+    said = capsys.readouterr().out
+    assert "No memes are held out to check on" in said
+    assert "No descriptions are held out to check on" in said
+    assert made.facts["figures"]["step"] == RECIPE.steps
+    assert Checkpoint.load(tmp_path / "few.safetensors").ngrams
 
 
 def test_no_steps_leave_what_was_learnt_and_equip_it_anew(sets: dict[str, Path], tmp_path: Path) -> None:
@@ -338,6 +368,15 @@ def test_a_run_with_every_way_of_learning_descriptions(sets: dict[str, Path], tm
     made = train(sets, tmp_path / "all.safetensors", recipe)
     assert made.facts["figures"]["reward"] >= -1
     assert made.facts["figures"]["describe_bits_per_char"] > 0
+
+
+def test_the_figures_are_those_of_the_weights_that_are_kept(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = Trainer(Checkpoint.load(tiny_model), RECIPE, tmp_path)
+    bits = (3.0, 2.0, 2.0, 2.5, math.nan)
+    trainer.progress.log = [{"step": float(i), "meme_bits_per_char": n} for i, n in enumerate(bits)]
+    assert trainer.kept()["step"] == 2
+    trainer.critic = Critic.__new__(Critic)
+    assert trainer.kept()["step"] == 4, "a self-critical run keeps what it learnt last"
 
 
 def test_photographs_are_held_back_whole_and_always_the_same() -> None:
