@@ -73,7 +73,8 @@ def prepare(
     grids = _grids(samples, checkpoint, recipe, run)
     had = checkpoint.styles if recipe.start else ()
     checkpoint.styles = tuple(style for style in STYLES if style in grids or style in had)
-    checkpoint.votes = recipe.known_votes > 0
+    if "meme" in grids or not recipe.start:
+        checkpoint.votes = recipe.known_votes > 0
     corpora: dict[str, list[Corpus]] = {}
     counts: KneserNey | None = None
     for part in ("train", "dev"):  # counts are of what is trained on, which comes first

@@ -40,7 +40,12 @@ def widened(listed: Tensor, tokenizer: CaptionTokenizer, words: Iterable[str]) -
     """
     words = list(words)
     pieces = {piece for word in words for piece in tokenizer.encode([word])[:-1]}
-    missing = pieces.union(_writing(tokenizer, words)).difference(listed.tolist(), tokenizer.forbidden)
+    return joined(listed, tokenizer, pieces.union(_writing(tokenizer, words)))
+
+
+def joined(listed: Tensor, tokenizer: CaptionTokenizer, ids: Iterable[int]) -> Tensor:
+    """A list (C,) of ids with others, sorted, and filled up as `widened` says."""
+    missing = set(ids).difference(listed.tolist(), tokenizer.forbidden)
     if not missing:
         return listed
     known = missing.union(listed.tolist())

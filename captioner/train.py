@@ -32,7 +32,7 @@ from captioner.objects import usual, vocabulary
 from captioner.recipe import Recipe, portable, run_folder
 from captioner.residual import Residual
 from captioner.reward import Reward, comparable
-from captioner.shortlist import shortlist, widened
+from captioner.shortlist import joined, shortlist, widened
 from captioner.templates import learnt
 from captioner.tokenizer import CaptionTokenizer
 from captioner.trainer import Trainer, plot
@@ -72,6 +72,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
         tune(
             checkpoint, learns, checks, recipe, run, taught_samples(Path(recipe.taught), known) if recipe.taught else ()
         )
+        checkpoint.keywords = None  # other eyes read them
     corpora = prepare(samples, split, checkpoint, recipe, run)
     introduce(checkpoint, corpora["train"], recipe)
     trainer = Trainer(checkpoint, recipe, run)
@@ -105,7 +106,10 @@ def _check_start(recipe: Recipe, decoder_name: str) -> None:
 
 
 def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> None:
-    """Trains what stands beside the decoder: what a search may write, and all that it and the ranking go by."""
+    """Trains what stands beside the decoder: what a search may write, and all that it and the ranking go by.
+
+    Of a checkpoint that was started from, each part stays that there is nothing to learn anew from.
+    """
     by = {c.name: c for c in corpora if c.samples}
     if (memes := by.get("meme")) and comparable(memes.samples):
         checkpoint.reward = Reward.fit(memes.samples, checkpoint.tokenizer, recipe.seed)
@@ -113,15 +117,14 @@ def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> 
         tokenizer = checkpoint.tokenizer
         names = [s.template for s in memes.samples]
         checkpoint.aptness = Aptness.fit(memes.ids, names, [tokenizer.eos, tokenizer.sep], len(tokenizer))
-    if described := by.get("describe"):
-        checkpoint.keywords = _keywords(described, checkpoint.tokenizer, recipe.seed)
-    words = checkpoint.keywords.words if checkpoint.keywords else []
-    listed = shortlist(checkpoint.tokenizer, [c.ids for c in by.values()], words)
-    if checkpoint.encoder == DEFAULT:
-        listed = widened(listed, checkpoint.tokenizer, vocabulary())
-        if described:
+    described = by.get("describe")
+    if described:
+        found = _keywords(described, checkpoint.tokenizer, recipe.seed)
+        # Both of the same photographs: what is usual among those that taught no word says nothing of the words.
+        if checkpoint.encoder == DEFAULT and (found or not checkpoint.keywords):
             checkpoint.usual = usual(sorted({s.picture for s in described.samples}))
-    checkpoint.decoder.shorten(listed)
+        checkpoint.keywords = found or checkpoint.keywords
+    checkpoint.decoder.shorten(_listed(checkpoint, list(by.values()), recipe))
     if memes and described:
         checkpoint.voice = Voice.fit(memes.ids, described.ids, len(checkpoint.tokenizer))
         if recipe.recogniser_views:
@@ -130,9 +133,26 @@ def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> 
             device = devices.for_training(recipe.device)
             encoder, reduction = checkpoint.build_encoder().to(device), deepcopy(checkpoint.reduction).to(device)
             checkpoint.templates = learnt(encoder, reduction, known, others, recipe.recogniser_views)
-    checkpoint.residual = None  # another model gave itself away by other things
-    if memes and checkpoint.templates and recipe.own:
-        checkpoint.residual = _residual(checkpoint, memes, recipe)
+    if memes:
+        before, checkpoint.residual = checkpoint.residual, None  # another model gives itself away by other things
+        if checkpoint.templates and recipe.own:
+            checkpoint.residual = _residual(checkpoint, memes, recipe) or before
+
+
+def _listed(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> Tensor | None:
+    """The ids (C,) that a search may write, None for all.
+
+    Where one of the styles that it knows is not in the data, what the checkpoint to start from might write it may, too.
+    """
+    tokenizer = checkpoint.tokenizer
+    words = checkpoint.keywords.words if checkpoint.keywords else []
+    listed = shortlist(tokenizer, [c.ids for c in corpora], words)
+    if checkpoint.encoder == DEFAULT:
+        listed = widened(listed, tokenizer, vocabulary())
+    if recipe.start and not set(checkpoint.styles) <= {c.style for c in corpora}:
+        before = Checkpoint.load(Path(recipe.start)).decoder.shortlist
+        return None if before is None else joined(listed, tokenizer, before.tolist())
+    return listed
 
 
 def _residual(checkpoint: Checkpoint, memes: Corpus, recipe: Recipe) -> Residual | None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from captioner import train as training
+from captioner.aptness import Aptness
 from captioner.batches import batches
 from captioner.captioner import Captioner, Wish
 from captioner.checkpoint import Checkpoint
@@ -19,11 +20,14 @@ from captioner.data import SPLITS, split_of
 from captioner.data.samples import Sample
 from captioner.encoders import Encoder, Reduction
 from captioner.features import Features
+from captioner.keywords import Keywords
+from captioner.ngrams import NGrams
 from captioner.recipe import RECIPES, Recipe, rate
 from captioner.self_critical import Critic
 from captioner.tokenizer import CaptionTokenizer
 from captioner.train import new_decoder, train
 from captioner.trainer import Trainer
+from captioner.voice import Voice
 from tests.fakes.pretended_device import pretended
 
 RECIPE = Recipe(
@@ -151,6 +155,44 @@ def test_no_steps_leave_what_was_learnt_and_equip_it_anew(sets: dict[str, Path],
     assert np.mean(odds[0]) > np.mean(odds[1]) + 1
     with pytest.raises(ValueError, match="start from"):
         train(sets, tmp_path / "third.safetensors", replace(RECIPE, steps=0))
+
+
+def test_what_the_data_do_not_teach_stays_as_the_start_has_it(
+    sets: dict[str, Path], mine: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "first.safetensors"
+    base = train(sets, file, replace(RECIPE, steps=2, own=900))
+    words = ["dog", "nosuchword"]
+    base.keywords, base.usual = Keywords(RECIPE.features, words), torch.rand(1000)
+    listed = base.decoder.shortlist
+    assert listed is not None
+    base.decoder.shorten(listed[::2])
+    base.save(file)
+    base = Checkpoint.load(file)
+    on = replace(RECIPE, steps=0, start=str(file))
+    train({"flickr8k": sets["flickr8k"]}, tmp_path / "described.safetensors", on)
+    described = Checkpoint.load(tmp_path / "described.safetensors")
+    for part in ("templates", "aptness", "residual", "ngrams", "voice", "keywords", "usual"):
+        kept, had = getattr(described, part), getattr(base, part)
+        assert tensors(kept) == tensors(had), part
+    assert described.decoder.shortlist is not None
+    assert base.decoder.shortlist is not None
+    assert set(base.decoder.shortlist.tolist()) <= set(described.decoder.shortlist.tolist())
+    few = train({"folder": mine}, tmp_path / "few.safetensors", on)
+    assert few.keywords is not None
+    assert few.keywords.words == words
+    assert few.templates is not None
+    assert few.templates.names == ("owl",), "there are memes and descriptions to learn a recogniser from"
+
+
+def tensors(part: Any) -> Any:
+    """A checkpoint's part as something that can be compared."""
+    if isinstance(part, torch.Tensor):
+        return part.tolist()
+    if isinstance(part, Aptness | Voice):
+        return tensors(part.odds)
+    found = part.tensors() if isinstance(part, NGrams) else part.state_dict()
+    return {name: tensor.tolist() for name, tensor in found.items()}
 
 
 def test_a_run_that_was_cut_off_resumes_to_the_same_model(
