@@ -34,7 +34,7 @@ class Sample:
     percentile: float | None = None
     """The share of comparable captions with fewer votes, 0 to 1: same template, same decile of views."""
     split: str | None = None
-    """`train`, `dev` or `test` where the data set says so; else `split_of` decides by the text."""
+    """`train`, `dev` or `test` where the data set says so; else `split_of` decides."""
     exposure: int | None = None
     """The decile of views within the template, 0 the least seen; only captions of one decile have votes to compare."""
 
@@ -106,9 +106,14 @@ def why_dropped(boxes: tuple[str, ...], style: str = "meme") -> str | None:
 
 
 def split_of(sample: Sample) -> str:
-    """The sample's split: the data set's own, else `dev` for a fiftieth of the texts, whatever picture they are on."""
+    """The sample's split: the data set's own, else `dev` for a fiftieth of the memes' texts, whatever they are on.
+
+    And for a fiftieth of the described pictures: with four other descriptions of a picture learnt, the fifth is known.
+    """
     if sample.split:
         return sample.split
+    if sample.style == "describe":
+        return split_of_picture(sample)
     return "dev" if _share(_words(sample.text)) < DEV_SHARE else "train"
 
 
@@ -134,7 +139,7 @@ SPLITS: dict[str, Callable[[Sample], str]] = {
     "template": split_of_template,
     "picture": split_of_picture,
 }
-"""What may be held out: captions, whole templates, or pictures."""
+"""What may be held out: memes by their text beside described pictures, whole templates, or all pictures by name."""
 
 
 def fingerprint(text: str) -> int:

@@ -262,6 +262,10 @@ def test_a_text_is_on_one_side_whatever_its_case_and_picture(text: str) -> None:
 
 
 def test_a_fiftieth_is_held_out() -> None:
+    described = [Sample(Path(f"{i}.jpg"), (text,), "describe") for i in range(500) for text in ("a dog", "a cat runs")]
+    of = [{data.split_of(s) for s in described if s.picture.name == f"{i}.jpg"} for i in range(500)]
+    assert sorted({len(sides) for sides in of}) == [1], "the others of a picture that is learnt give it away"
+    assert 2 <= of.count({"dev"}) <= 25
     held = sum(data.split_of(Sample(Path("a"), (f"caption number {i}",), "meme")) == "dev" for i in range(5000))
     assert 60 < held < 140
 
