@@ -159,7 +159,7 @@ def train(options: argparse.Namespace) -> int:
     from captioner.train import train
 
     sets = _sets(options)
-    train(sets, options.out, _recipe(options), options.decoder)
+    train(sets, options.out, _recipe(options), options.decoder, {key for key, _ in options.recipe})
     print(f"Wrote {options.out}")
     return 0
 
@@ -171,7 +171,8 @@ def distil(options: argparse.Namespace) -> int:
     if options.teacher:
         count = described_by(options.teacher, sets, options.out, _recipe(options))
     else:
-        count = distil(sets, options.out, _recipe(options), options.decoder, options.parts)
+        asked = {key for key, _ in options.recipe}
+        count = distil(sets, options.out, _recipe(options), options.decoder, options.parts, asked)
     print(f"Wrote {count} captions to {options.out}")
     return 0
 

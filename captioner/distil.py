@@ -10,7 +10,7 @@ Shapes: V views, R places of the grid, D their features.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from captioner.metrics import words
 from captioner.recipe import Recipe, run_folder
 from captioner.search import Lane, Rules, Search, search
 from captioner.self_critical import Likeness
-from captioner.train import introduce, tokenizer_of, untrained
+from captioner.train import check_decoder, check_sizes, introduce, tokenizer_of, untrained
 from captioner.trainer import Trainer
 
 _SEARCH = Search("beam", width=5, steps=24, max_boxes=1)
@@ -64,22 +64,27 @@ def _described_samples(sets: dict[str, Path], recipe: Recipe) -> tuple[list[Samp
     return samples, [data.SPLITS[recipe.by](s) for s in samples]
 
 
-def distil(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str, parts: int = 3) -> int:
+def distil(
+    sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str, parts: int = 3, asked: Collection[str] = ()
+) -> int:
     """Trains the teachers in a folder of `out`'s name beside it and writes their captions; gives how many.
 
     Of a checkpoint to start from they get the eyes alone: its decoder has seen every photograph. The encoder is not
     fine-tuned here, whatever the recipe's `tune` says: start from a checkpoint where it was. Raises ValueError where
-    nothing is described or for fewer than two parts, and as `train` does.
+    nothing is described or for fewer than two parts, and as `train` does. `asked` are the settings that were named.
     """
     if parts < 2:
         raise ValueError("A teacher has to learn from another part than it describes: parts is 2 or more.")
+    check_decoder(decoder_name, recipe, asked)
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     run = run_folder(out, sets.values())
+    eyes = Checkpoint.load(Path(recipe.start)) if recipe.start else None
+    if eyes:
+        check_sizes({"encoder": eyes.encoder, "features": eyes.reduction.basis.shape[1]}, recipe, asked)
     run.mkdir(parents=True, exist_ok=True)
     samples, split = _described_samples(sets, recipe)
-    eyes = Checkpoint.load(Path(recipe.start)) if recipe.start else None
     recipe = replace(recipe, start="", features=eyes.reduction.basis.shape[1] if eyes else recipe.features)
     base = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, decoder_name, out.stem, eyes)
     corpora = prepare(samples, split, base, recipe, run)

@@ -5,7 +5,7 @@ function of seed and step, everything else is in the saved state.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -41,12 +41,17 @@ from captioner.voice import Voice
 
 _OTHERS = 3
 """People's memes to learn from for each that the model writes on a template."""
+_SIZES = ("encoder", "features", "vocabulary", "words", "embedding", "units", "attention", "writer")
+"""The settings that a network is made with and keeps; not every decoder has all of them."""
 
 
-def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = "") -> Checkpoint:
+def train(
+    sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = "", asked: Collection[str] = ()
+) -> Checkpoint:
     """Trains and saves to `out`; logs, plot and the state to resume from lie in a folder of that name beside it.
 
-    Without a name the decoder is that of the checkpoint to start from, else `attention_gru`.
+    Without a name the decoder is that of the checkpoint to start from, else `attention_gru`. `asked` are the settings
+    that somebody has named, rather than left as they stand in a recipe: those of another network are refused.
     Raises ValueError or FileNotFoundError for data that cannot be read, a device or a split that nobody knows, for an
     `out` without a suffix, and for what a checkpoint to start from cannot heed.
     """
@@ -56,23 +61,21 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
         raise ValueError(f"by is caption, template or picture, not {recipe.by}.")
     run = run_folder(out, sets.values())
     devices.is_mixed(recipe.precision, devices.for_training(recipe.device))  # known to be there before hours are spent
-    _check_start(recipe, decoder_name)
+    name = decoder_name or "attention_gru"
+    if recipe.start:
+        _check_start(recipe, decoder_name, asked)
+    else:
+        check_decoder(name, recipe, asked)
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     run.mkdir(parents=True, exist_ok=True)
     samples, dropped = read(sets, recipe.by)
     split = [data.SPLITS[recipe.by](s) for s in samples]
-    name = decoder_name or "attention_gru"
     checkpoint = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, name, out.stem)
+    sizes = _sizes(checkpoint) if recipe.start else {}  # the recipe's own went unheeded
     if recipe.tune or recipe.told:
-        described = [(s, part) for s, part in zip(samples, split, strict=True) if s.style == "describe"]
-        learns, checks = ([s for s, at in described if at == part] for part in ("train", "dev"))
-        known = {s.picture for s in learns}
-        tune(
-            checkpoint, learns, checks, recipe, run, taught_samples(Path(recipe.taught), known) if recipe.taught else ()
-        )
-        checkpoint.keywords = None  # other eyes read them
+        _tune(checkpoint, samples, split, recipe, run)
     corpora = prepare(samples, split, checkpoint, recipe, run)
     introduce(checkpoint, corpora["train"], recipe)
     trainer = Trainer(checkpoint, recipe, run)
@@ -81,7 +84,7 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     checkpoint.facts = {
         "data": {name: sum(1 for s in samples if folder in s.picture.parents) for name, folder in sets.items()},
         "dropped": {name: dict(counts) for name, counts in dropped.items()},
-        "recipe": portable(recipe),
+        "recipe": portable(recipe) | sizes,
         "started_from": checkpoint.facts,
         "figures": trainer.kept(),
     }
@@ -90,10 +93,27 @@ def train(sets: dict[str, Path], out: Path, recipe: Recipe, decoder_name: str = 
     return checkpoint
 
 
-def _check_start(recipe: Recipe, decoder_name: str) -> None:
+def _tune(checkpoint: Checkpoint, samples: Sequence[Sample], split: Sequence[str], recipe: Recipe, run: Path) -> None:
+    """Fine-tunes the checkpoint's eyes on what is described, as `tune` does."""
+    described = [(s, part) for s, part in zip(samples, split, strict=True) if s.style == "describe"]
+    learns, checks = ([s for s, at in described if at == part] for part in ("train", "dev"))
+    known = {s.picture for s in learns}
+    tune(checkpoint, learns, checks, recipe, run, taught_samples(Path(recipe.taught), known) if recipe.taught else ())
+    checkpoint.keywords = None  # other eyes read them
+
+
+def check_decoder(name: str, recipe: Recipe, asked: Collection[str] = ()) -> None:
+    """Raises ValueError for a decoder or an option that nobody knows, and where it lacks sizes that were asked for."""
+    if name not in DECODERS:
+        raise ValueError(f"There is no decoder {name}; known are {', '.join(DECODERS)}.")
+    _options(name, recipe)
+    sizes = {*_SIZES}.difference(settings(name), ("encoder", "words"))
+    if lacking := [key for key in _SIZES if key in sizes.intersection(asked) and getattr(recipe, key)]:
+        raise ValueError(f"The decoder {name} has no {' and no '.join(lacking)}.")
+
+
+def _check_start(recipe: Recipe, decoder_name: str, asked: Collection[str]) -> None:
     """Raises ValueError where a checkpoint to start from is another than what is asked for beside it."""
-    if not recipe.start:
-        return
     base = Checkpoint.load(Path(recipe.start))
     if decoder_name not in ("", base.decoder_name):
         raise ValueError(f"{recipe.start} has the decoder {base.decoder_name}, not {decoder_name}.")
@@ -103,6 +123,30 @@ def _check_start(recipe: Recipe, decoder_name: str) -> None:
     for key, value in _options(base.decoder_name, recipe).items():
         if config[key] != value:
             raise ValueError(f"{recipe.start} has {key}={config[key]}, not {value}: options are for a new model.")
+    check_decoder(base.decoder_name, recipe, asked)
+    sizes = _sizes(base)
+    if not sizes.get("writer"):  # it gets one
+        sizes.pop("writer", None)
+    check_sizes(sizes, recipe, asked)
+
+
+def check_sizes(sizes: dict[str, Any], recipe: Recipe, asked: Collection[str]) -> None:
+    """Raises ValueError where settings were asked for that differ from those of the checkpoint to start from."""
+    if others := [key for key in sizes if key in asked and sizes[key] != getattr(recipe, key)]:
+        has = " and ".join(f"{key}={sizes[key]}" for key in others)
+        raise ValueError(f"{recipe.start} has {has}, which it keeps: nothing else can be asked for.")
+
+
+def _sizes(base: Checkpoint) -> dict[str, Any]:
+    """The settings that a checkpoint was made with and keeps whatever is learnt further, as far as it tells them."""
+    first = base.facts
+    while first.get("started_from"):
+        first = first["started_from"]
+    config = asdict(base.decoder.config)
+    # What was asked for: few texts give a smaller vocabulary. Of pieces it is where no words are told.
+    told = {"words": 0} | {key: n for key, n in first.get("recipe", {}).items() if key in ("vocabulary", "words")}
+    sizes = {key: config[key] for key in _SIZES if key in config}
+    return sizes | told | {"encoder": base.encoder, "features": base.reduction.basis.shape[1]}
 
 
 def equip(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe) -> None:
@@ -212,11 +256,12 @@ def introduce(checkpoint: Checkpoint, corpora: Sequence[Corpus], recipe: Recipe)
 
 
 def tokenizer_of(samples: Sequence[Sample], split: Sequence[str], recipe: Recipe, run: Path) -> CaptionTokenizer:
-    """Learnt once a run and data, of what is learnt from: weights mean nothing with another."""
+    """Learnt once a run, data and kind, of what is learnt from: weights mean nothing with another."""
     if recipe.start:
         return Checkpoint.load(Path(recipe.start)).tokenizer
     seen = [s for s, part in zip(samples, split, strict=True) if part == "train"]
-    file = run / f"tokenizer-{data.digest(seen)}.json"
+    kind = f"{recipe.words}-words" if recipe.words else f"{recipe.vocabulary}-pieces"
+    file = run / f"tokenizer-{data.digest(seen)}-{kind}.json"
     if not file.exists():
         file.write_text(learnt_tokenizer([box for s in seen for box in s.boxes], recipe).to_json(), "utf-8")
     return CaptionTokenizer(file.read_text("utf-8"))
@@ -234,8 +279,7 @@ def new_decoder(name: str, recipe: Recipe, vocabulary: int, many: int) -> Decode
 
     Raises ValueError for a name or an option that nobody knows.
     """
-    if name not in DECODERS:
-        raise ValueError(f"There is no decoder {name}; known are {', '.join(DECODERS)}.")
+    check_decoder(name, recipe)
     known = settings(name)
     given = asdict(recipe) | {"vocabulary": vocabulary, "kinds": many}
     config = {key: given[key] for key in known if key in given}

@@ -18,6 +18,7 @@ from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, corpus, held_back, read
 from captioner.data import SPLITS, split_of
 from captioner.data.samples import Sample
+from captioner.distil import distil
 from captioner.encoders import Encoder, Reduction
 from captioner.features import Features
 from captioner.keywords import Keywords
@@ -229,13 +230,16 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_model(
 
 
 def test_a_tokenizer_is_not_taken_for_other_texts(tmp_path: Path) -> None:
-    def learnt(text: str) -> CaptionTokenizer:
-        return training.tokenizer_of([Sample(Path("a.jpg"), (text,), "meme")], ["train"], RECIPE, tmp_path)
+    def learnt(text: str, **changes: Any) -> CaptionTokenizer:
+        recipe = replace(RECIPE, **changes)
+        return training.tokenizer_of([Sample(Path("a.jpg"), (text,), "meme")], ["train"], recipe, tmp_path)
 
     first, other = learnt("ducks quack " * 9), learnt("cats purr " * 9)
     assert "quack" in first.to_json()
     assert "purr" in other.to_json()
     assert learnt("ducks quack " * 9).to_json() == first.to_json()
+    assert len(learnt("ducks quack " * 9, words=1)) != len(first), "nor for another kind"
+    assert len(learnt("ducks quack " * 9, vocabulary=25)) != len(first)
 
 
 def test_a_run_on_another_device_ends_with_a_model_for_any_machine(sets: dict[str, Path], tmp_path: Path) -> None:
@@ -293,6 +297,44 @@ def test_what_a_checkpoint_to_start_from_cannot_heed_is_named_before_anything_is
     agrees = replace(RECIPE, start=str(tiny_model), options="units=24")
     with pytest.raises(FileNotFoundError):
         train({"folder": tmp_path / "gone"}, tmp_path / "m.safetensors", agrees, "attention_gru")
+
+
+def test_sizes_that_a_checkpoint_to_start_from_has_not_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    gone, out = {"folder": tmp_path / "gone"}, tmp_path / "m.safetensors"
+    sizes = {"units": 1024, "features": 64, "embedding": 8, "attention": 9, "words": 5, "encoder": "resnet50"}
+    for key, value in sizes.items():
+        with pytest.raises(ValueError, match=rf"has {key}=\w+, which it keeps"):
+            train(gone, out, replace(Recipe(), start=str(tiny_model), **{key: value}), asked={key})
+    with pytest.raises(ValueError, match=r"has features=16 and units=24|has units=24 and features=16"):
+        train(gone, out, replace(Recipe(), start=str(tiny_model), units=7, features=9), asked={"units", "features"})
+    for heeded in ({"units": 24}, {"writer": 8}, {"batch": 9}):
+        with pytest.raises(FileNotFoundError):  # nobody has asked for the sizes of the recipe `large`
+            train(gone, out, replace(RECIPES["large"], start=str(tiny_model), **heeded), asked=set(heeded))
+
+
+def test_what_a_decoder_lacks_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    gone, out = {"folder": tmp_path / "gone"}, tmp_path / "m.safetensors"
+    with pytest.raises(ValueError, match="The decoder transformer has no units and no attention"):
+        train(gone, out, replace(RECIPE, units=999, attention=9), "transformer", {"attention", "units", "words"})
+    with pytest.raises(ValueError, match="no decoder nonsense"):
+        train(gone, out, RECIPE, "nonsense")
+    with pytest.raises(ValueError, match="no decoder nonsense"):
+        distil(gone, tmp_path / "taught.json", RECIPE, "nonsense")
+    with pytest.raises(FileNotFoundError):
+        train(gone, out, RECIPE, "transformer", {"embedding"})
+
+
+def test_the_sizes_that_were_heeded_are_what_a_model_tells(sets: dict[str, Path], tmp_path: Path) -> None:
+    first = tmp_path / "first.safetensors"
+    train(sets, first, replace(RECIPE, steps=2, own=0, recogniser_views=0))
+    on = replace(Recipe(), steps=1, template_views=1, photograph_views=1, recogniser_views=0, own=0, start=str(first))
+    asked = {"vocabulary", "units"}
+    told = train(sets, tmp_path / "second.safetensors", replace(on, vocabulary=420, units=16), asked=asked).facts
+    assert told["recipe"]["units"] == told["recipe"]["embedding"] == RECIPE.units
+    assert told["recipe"]["vocabulary"] == RECIPE.vocabulary
+    assert told["recipe"]["steps"] == 1
+    with pytest.raises(ValueError, match="has vocabulary=420"):
+        train(sets, tmp_path / "third.safetensors", replace(on, vocabulary=900), asked={"vocabulary"})
 
 
 def test_an_unknown_split_is_named(sets: dict[str, Path], tmp_path: Path) -> None:
