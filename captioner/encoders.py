@@ -284,7 +284,7 @@ class Reduction(nn.Module):
 
     @classmethod
     def fit(cls, features: Tensor, dimensions: int) -> "Reduction":
-        """From sample features (N, C), N > dimensions."""
+        """From sample features (N, C). Where they have fewer components, as of a few pictures, the rest are 0."""
         reduction = cls(features.shape[-1], dimensions)
         reduction.mean = features.mean(0)
         centred = features - reduction.mean
@@ -293,7 +293,9 @@ class Reduction(nn.Module):
         else:
             _, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
             basis = vectors[:, -dimensions:].flip(1)  # (C, D)
-        reduction.basis = basis / (centred @ basis).std()
+        basis = basis / (centred @ basis).std()
+        missing = dimensions - basis.shape[1]
+        reduction.basis = nn.functional.pad(basis, (0, missing)) if missing else basis
         return reduction
 
     def forward(self, features: Tensor) -> Tensor:

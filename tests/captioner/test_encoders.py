@@ -108,6 +108,17 @@ def test_the_reduction_keeps_what_varies() -> None:
     assert torch.allclose(reduced @ back, hidden - hidden.mean(0), atol=1e-2)
 
 
+@pytest.mark.parametrize("pictures", [3, 60])
+def test_a_reduction_to_more_than_there_is_leaves_the_rest_empty(pictures: int) -> None:
+    features = torch.randn(pictures, 20, generator=torch.Generator().manual_seed(0))
+    fitted = encoders.Reduction.fit(features, 32)
+    reduced = fitted(features)
+    assert reduced.shape == (pictures, 32)
+    assert not fitted.basis[:, min(pictures, 20) :].any()
+    less = encoders.Reduction.fit(features, min(pictures, 20))
+    assert torch.equal(fitted.basis[:, : min(pictures, 20)], less.basis)
+
+
 def test_a_reduction_can_be_fitted_to_a_few_pictures() -> None:
     features = torch.randn(60, 3) @ torch.randn(3, 100)  # fewer samples than channels, and fewer dimensions in them
     fitted = encoders.Reduction.fit(features, 3)(features)
