@@ -50,7 +50,8 @@ def batches(corpora: list[Corpus], tokenizer: CaptionTokenizer, recipe: Recipe, 
 
     They come in chunks: so many captions of each corpus as its share says, sorted by length, so that little is padded,
     cut into batches, and these shuffled. Where descriptions are learnt in another way, they are a part of their own.
-    With `together` in the recipe a batch is of groups of captions of one picture, as many as fit into it.
+    With `together` in the recipe a batch is of groups of captions of one picture, as many as fit into it. Raises what
+    `shares` raises.
     """
     apart = bool(recipe.describe_dropout or recipe.describe_smoothing)
     present = [c for c in corpora if c.samples]
@@ -78,14 +79,31 @@ _CHUNK = 64
 """Batches of a chunk."""
 
 
-def _counts(corpora: Sequence[Corpus], recipe: Recipe, all_: int) -> list[int]:
-    """How many of a chunk's groups each corpus gives; memes fill what the recipe's shares leave."""
-    shares = {"describe": recipe.describe_share, "pair": recipe.pair_share}
+def shares(names: Sequence[str], recipe: Recipe) -> np.ndarray:
+    """What each of the named corpora gives, as shares of one; those of what is not there go to the others.
+
+    Memes fill what the recipe's shares leave. Raises ValueError where that is less than nothing, and where nothing is
+    left to learn from.
+    """
+    told = {"describe": recipe.describe_share, "pair": recipe.pair_share}
     if recipe.taught:
-        shares["taught"] = recipe.taught_share
-    wanted = np.array([shares.get(c.name, 1 - sum(shares.values())) for c in corpora])
-    counts: list[int] = np.round(wanted / wanted.sum() * all_).astype(int).tolist()
-    counts[0] += all_ - sum(counts)
+        told["taught"] = recipe.taught_share
+    rest = 1 - sum(told.values())
+    rest = 0.0 if abs(rest) < 1e-9 else rest  # as people add
+    if rest < 0 and "meme" in names:
+        given = " and ".join(f"{name}_share={share:g}" for name, share in told.items())
+        raise ValueError(f"{given} leave memes no share of what is learnt from: together they may be 1.")
+    wanted: np.ndarray = np.array([told.get(name, rest) for name in names])
+    if not wanted.any():
+        raise ValueError(f"Nothing is left to learn from: the share of {' and '.join(names)} is 0.")
+    return np.asarray(wanted / wanted.sum())
+
+
+def _counts(corpora: Sequence[Corpus], recipe: Recipe, all_: int) -> list[int]:
+    """How many of a chunk's groups each corpus gives."""
+    wanted = shares([c.name for c in corpora], recipe)
+    counts: list[int] = np.round(wanted * all_).astype(int).tolist()
+    counts[int(np.argmax(wanted > 0))] += all_ - sum(counts)
     return counts
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from captioner import data, devices, kinds, vectors
 from captioner.aptness import Aptness
+from captioner.batches import shares
 from captioner.captioner import CANDIDATES, lengths
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, prepare, read, taught_samples
@@ -53,7 +54,8 @@ def train(
     Without a name the decoder is that of the checkpoint to start from, else `attention_gru`. `asked` are the settings
     that somebody has named, rather than left as they stand in a recipe: those of another network are refused.
     Raises ValueError or FileNotFoundError for data that cannot be read, a device or a split that nobody knows, for an
-    `out` without a suffix, and for what a checkpoint to start from cannot heed.
+    `out` without a suffix, for shares that leave nothing (captioner.batches), and for what a checkpoint to start from
+    cannot heed.
     """
     if not (recipe.steps or recipe.minutes or recipe.start):
         raise ValueError("Without steps or minutes there must be a checkpoint to start from: nothing would be learnt.")
@@ -72,6 +74,8 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     samples, dropped = read(sets, recipe.by)
     split = [data.SPLITS[recipe.by](s) for s in samples]
+    there = sorted({s.style for s, part in zip(samples, split, strict=True) if part == "train"})
+    shares([*there, "taught"] if recipe.taught else there, recipe)  # known to be some before hours are spent
     checkpoint = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, name, out.stem)
     sizes = _sizes(checkpoint) if recipe.start else {}  # the recipe's own went unheeded
     if recipe.tune or recipe.told:

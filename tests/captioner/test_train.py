@@ -12,7 +12,7 @@ from PIL import Image
 
 from captioner import train as training
 from captioner.aptness import Aptness
-from captioner.batches import batches
+from captioner.batches import batches, shares
 from captioner.captioner import Captioner, Wish
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, corpus, held_back, read
@@ -401,6 +401,36 @@ def test_captions_that_are_learnt_together_share_a_picture_and_all_are_learnt() 
             assert torch.equal(batch.grid[i // 3], torch.from_numpy(grids.grids[grids.rows[said[ids]].start]))
             seen.add(ids)
     assert seen == set(said)
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "expected"),
+    [
+        ({}, ["meme", "describe", "pair"], [0.57, 0.25, 0.18]),
+        ({}, ["meme"], [1]),
+        ({"describe_share": 1.0}, ["describe"], [1]),
+        ({"describe_share": 0.6, "pair_share": 0.4}, ["meme", "describe", "pair"], [0, 0.6, 0.4]),
+        ({"describe_share": 0.3, "taught": "file", "taught_share": 0.3}, ["describe", "taught"], [0.5, 0.5]),
+        ({"describe_share": 1.0}, ["meme", "describe"], "describe_share=1 and pair_share=0.18 leave memes no share"),
+        ({"describe_share": 0.6, "pair_share": 0.5}, ["meme"], "together they may be 1"),
+        ({"describe_share": 0.0}, ["describe"], "Nothing is left to learn from: the share of describe is 0"),
+    ],
+)
+def test_shares_are_of_one_or_refused(given: dict[str, Any], names: list[str], expected: list[float] | str) -> None:
+    recipe = replace(Recipe(), **given)
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            shares(names, recipe)
+    else:
+        assert shares(names, recipe).tolist() == pytest.approx(expected)
+
+
+def test_shares_that_leave_nothing_are_refused_before_pictures_are_read(
+    sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "untrained", lambda *_: pytest.fail("it went on"))
+    with pytest.raises(ValueError, match="leave memes no share"):
+        train(sets, tmp_path / "none.safetensors", replace(RECIPE, describe_share=1.0))
 
 
 def test_batches_resume_where_they_were(sets: dict[str, Path]) -> None:
