@@ -33,7 +33,7 @@ def _chained(image: Image.Image, chain: tuple[tuple[float, Distortion], ...], rn
 
 
 def crop(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Keeps at least 70 % of either side's length."""
+    """Keeps at least 75 % of either side's length."""
     w, h = (max(1, round(side * rng.uniform(0.75, 1.0))) for side in image.size)
     x, y = rng.randint(0, image.width - w), rng.randint(0, image.height - h)
     return image.crop((x, y, x + w, y + h))

@@ -28,7 +28,7 @@ from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, prepare, read
 from captioner.data.samples import Sample, fingerprint
 from captioner.decoders.together import ensemble
-from captioner.encoders import DEFAULT, Reduction, build
+from captioner.encoders import DEFAULT, Reduction, build, is_known
 from captioner.features import fit_reduction
 from captioner.recipe import Recipe, filled, portable
 from captioner.search import Lane, Rules, Search, search
@@ -150,12 +150,14 @@ class Job:
 def bench(sets: dict[str, Path], systems: Sequence[str], minutes: float, out: Path, changes: dict[str, Any]) -> None:
     """Runs the systems on one data set after another; `out/NAME` gets `table.md`, `table.json` and `curves.png`.
 
-    Raises ValueError for a system or a change of recipe that nobody knows, and for a set that has both memes and
-    descriptions or none to check on, before anything is touched.
+    Raises ValueError for a system, an encoder or a change of recipe that nobody knows, and for a set that has both
+    memes and descriptions or none to check on, before anything is touched.
     """
     for system in systems:
         if system not in TITLES:
             raise ValueError(f"There is no system {system}; known are {', '.join(TITLES)}.")
+    if (encoder := changes.get("encoder")) and not is_known(encoder):
+        raise ValueError(f"There is no picture network called {encoder}.")
     asked = changes.get("recipe", ())
     filled(Recipe(), asked)
     if taken := sorted({key for key, _ in asked} & _TAKEN):

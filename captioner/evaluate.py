@@ -233,7 +233,7 @@ def memes(captioner: Captioner, templates: dict[Path, str], grids: dict[Path, Te
         "distinct2": metrics.distinct(captions, 2),
         "self_bleu": metrics.self_bleu(captions),
         "copy_rate": sum(captioner.is_copy([_text(m)]) for m in made) / len(made),
-        "recogniser_top1": _recognised(made, names),
+        "recogniser_top1": _recognised(made, names) if captioner.sight.templates else None,
         "ms_per_picture": 1000 * spent / len(made),
     } | relevance(captions, names, read)
 
@@ -259,11 +259,9 @@ def relevance(captions: Sequence[Sequence[str]], names: Sequence[str], read: Rea
     }
 
 
-def _recognised(made: Sequence[Captioned], names: Sequence[str]) -> float | None:
-    """The share of pictures whose template was named; None for a model that names none at all."""
+def _recognised(made: Sequence[Captioned], names: Sequence[str]) -> float:
+    """The share of pictures whose template was named."""
     told = [m.template[0] if m.template else None for m in made]
-    if not any(told):
-        return None
     return sum(a == b for a, b in zip(told, names, strict=True)) / len(names)
 
 

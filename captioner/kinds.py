@@ -19,7 +19,7 @@ _ROUNDS = 20
 
 
 def count(samples: Sequence[Sample]) -> int:
-    """How many kinds `centres` finds in the samples that are trained on."""
+    """How many kinds `templates` and `clusters` find in the samples that are trained on."""
     templates = {s.template or s.picture.stem for s in samples if s.style == "meme"}
     return len(templates) + min(CLUSTERS, len({s.picture for s in samples if s.style == "describe"}))
 

@@ -205,6 +205,12 @@ def test_an_unknown_system_is_named(photographs: Path, tmp_path: Path) -> None:
         bench({"flickr8k": photographs}, ["nonsense"], 1, tmp_path, ONE)
 
 
+def test_an_unknown_encoder_is_named_before_anything_is_tried(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no picture network called resnet5O"):
+        bench({"flickr8k": photographs}, ["up_down"], 1, tmp_path / "out", ONE | {"encoder": "resnet5O"})
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_encoder_without_weights_is_replaced_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise URLError("no route")

@@ -8,8 +8,10 @@ from PIL import Image
 
 from captioner.__main__ import main
 from captioner.captioner import Captioner
+from captioner.checkpoint import Checkpoint
 from captioner.data import SPLITS, Sample
 from captioner.evaluate import KEYS, Read, relevance
+from captioner.templates import Templates
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +51,17 @@ def test_every_figure_is_there_or_null(
     measured = [k for k in KEYS if figures[k] is not None]
     assert {"bleu4", "cider_d", "rouge_l", "distinct2", "self_bleu", "copy_rate", "peak_rss_mb"} <= set(measured)
     assert 0 <= figures["copy_rate"] <= 1
+
+
+def test_a_recogniser_that_names_nothing_is_right_on_none(
+    sets: dict[str, Path], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Checkpoint.load(tiny_model)
+    checkpoint.templates = Templates(["cat"], 49, 16, 4, 4, least=2.0)
+    checkpoint.save(tmp_path / "blind.safetensors")
+    arguments = ["--data", f"memefly={sets['memefly']}", "--split", "all", "--json"]
+    assert main(["evaluate", *arguments, "--model", str(tmp_path / "blind.safetensors")]) == 0
+    assert json.loads(capsys.readouterr().out)["recogniser_top1"] == 0
 
 
 def test_bits_per_character_are_those_of_one_caption_after_another(
