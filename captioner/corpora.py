@@ -12,7 +12,7 @@ import numpy as np
 from captioner import data, devices
 from captioner.checkpoint import Checkpoint
 from captioner.data.pairs import pairs
-from captioner.data.samples import Sample
+from captioner.data.samples import Sample, told_apart
 from captioner.features import Features, features
 from captioner.ngrams import Evidence, KneserNey, NGrams
 from captioner.recipe import Recipe
@@ -178,7 +178,8 @@ def taught_samples(file: Path, pictures: Collection[Path]) -> list[Sample]:
         by = {name: [str(text) for text in texts] for name, texts in json.loads(file.read_text("utf-8")).items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{file} is no file of captions by teachers: {error}.") from error
-    samples = [Sample(p, (text,), "describe", split="train") for p in sorted(pictures) for text in by.get(p.name, ())]
+    names = told_apart(pictures)
+    samples = [Sample(p, (text,), "describe", split="train") for p in sorted(pictures) for text in by.get(names[p], ())]
     if not samples:
         raise ValueError(f"{file} speaks of none of the pictures that these data sets describe.")
     return samples

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from captioner import data
 from captioner.checkpoint import Checkpoint
 from captioner.corpora import Corpus, held_back, prepare, read
-from captioner.data.samples import Sample
+from captioner.data.samples import Sample, told_apart
 from captioner.decoders.together import ensemble
 from captioner.metrics import words
 from captioner.recipe import Recipe, run_folder
@@ -52,7 +52,8 @@ def described_by(teachers: Sequence[Path], sets: dict[str, Path], out: Path, rec
     samples, split = _described_samples(sets, recipe)
     teacher = ensemble(members)
     corpora = prepare(samples, split, teacher, replace(recipe, counts=0), run)
-    written = _described(teacher, corpora["train"][0], "teachers")
+    described = corpora["train"][0]
+    written = _described(teacher, described, told_apart(s.picture for s in described.samples), "teachers")
     out.write_text(json.dumps(written, ensure_ascii=False, indent=0), "utf-8")
     return sum(map(len, written.values()))
 
@@ -89,6 +90,7 @@ def distil(
     base = untrained(samples, split, tokenizer_of(samples, split, recipe, run), recipe, decoder_name, out.stem, eyes)
     corpora = prepare(samples, split, base, recipe, run)
     introduce(base, corpora["train"], recipe)
+    names = told_apart(s.picture for s in corpora["train"][0].samples)
     written: dict[str, list[str]] = {}
     for part in range(parts):
         teacher = deepcopy(base)
@@ -96,22 +98,22 @@ def distil(
         folder = run / f"teacher-{part + 1}"
         folder.mkdir(exist_ok=True)
         Trainer(teacher, recipe, folder).fit(learns, corpora["dev"])
-        written |= _described(teacher, described[0], f"part {part + 1} of {parts}")
+        written |= _described(teacher, described[0], names, f"part {part + 1} of {parts}")
     out.write_text(json.dumps(written, ensure_ascii=False, indent=0), "utf-8")
     return sum(map(len, written.values()))
 
 
-def _described(teacher: Checkpoint, corpus: Corpus, name: str) -> dict[str, list[str]]:
-    """By the file names of the corpus's pictures, the candidates that are most like what people wrote."""
+def _described(teacher: Checkpoint, corpus: Corpus, names: dict[Path, str], what: str) -> dict[str, list[str]]:
+    """By the names of the corpus's pictures, the candidates that are most like what people wrote."""
     references: dict[int, list[str]] = {}
     files: dict[int, str] = {}
     for sample, row in zip(corpus.samples, corpus.rows.tolist(), strict=True):
         references.setdefault(row, []).append(sample.text)
-        files[row] = sample.picture.name
+        files[row] = names[sample.picture]
     rows = list(references)
     likeness = Likeness([[words(text) for text in references[row]] for row in rows])
     kept: dict[str, list[str]] = {}
-    for start in tqdm(range(0, len(rows), _AT_ONCE), desc=name, unit="batch"):
+    for start in tqdm(range(0, len(rows), _AT_ONCE), desc=what, unit="batch"):
         chunk = rows[start : start + _AT_ONCE]
         for place, candidates in enumerate(_candidates(teacher, corpus, chunk), start):
             likes = [likeness(place, words(text)) for text in candidates]

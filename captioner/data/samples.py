@@ -74,12 +74,12 @@ def cleaned(
 
 
 def _cleaned(samples: Iterable[Sample], dropped: Counter[str]) -> Iterator[Sample]:
-    seen: set[tuple[str | None, str]] = set()
+    seen: set[tuple[str | Path, str]] = set()
     for sample in samples:
         boxes = tuple(filter(None, map(normalise, sample.boxes)))
         sample = replace(sample, boxes=boxes)
         reason = why_dropped(boxes, sample.style)
-        key = (sample.template or sample.picture.name, _words(sample.text))
+        key = (sample.template or sample.picture, _words(sample.text))
         if reason is None and key in seen:
             reason = "duplicate"
         if reason is not None:
@@ -145,6 +145,17 @@ SPLITS: dict[str, Callable[[Sample], str]] = {
 def fingerprint(text: str) -> int:
     """32 bits of a caption, case, spacing and punctuation aside: to refuse copies of training captions."""
     return int.from_bytes(hashlib.blake2b(_words(text).encode(), digest_size=4).digest(), "little")
+
+
+def told_apart(pictures: Iterable[Path]) -> dict[Path, str]:
+    """A name for each picture: its file's, led by as many folders as tell it from the others of that name."""
+    left, made, size = set(pictures), dict[Path, str](), 1
+    while left:
+        tails = {picture: "/".join(picture.parts[-size:]) for picture in left}
+        often = Counter(tails.values())
+        made |= {picture: tail for picture, tail in tails.items() if often[tail] == 1}
+        left, size = left.difference(made), size + 1
+    return made
 
 
 def digest(samples: Iterable[Sample]) -> str:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioner import data
-from captioner.corpora import read
+from captioner.corpora import read, taught_samples
 from captioner.data.imgflip575k import percentiles
 from captioner.data.near import LIKE, NearDuplicates, frequencies
-from captioner.data.samples import MAX_CHARACTERS, Sample, why_dropped
+from captioner.data.samples import MAX_CHARACTERS, Sample, told_apart, why_dropped
 
 SIDES = ("train", "dev", "test")
 
@@ -259,6 +259,20 @@ def test_slurs_and_hate_are_dropped_by_reason() -> None:
 def test_a_text_is_on_one_side_whatever_its_case_and_picture(text: str) -> None:
     sides = {data.split_of(Sample(Path(f), (t,), "meme")) for f in "ab" for t in (text, f" {text}  ")}
     assert len(sides) == 1
+
+
+def test_pictures_of_one_file_name_are_two(tmp_path: Path) -> None:
+    alike = [Sample(Path(folder) / "cat.jpg", ("a cat",), "describe") for folder in ("a", "b", "a")]
+    dropped: Counter[str] = Counter()
+    assert [s.picture.parent.name for s in data.cleaned(alike, dropped)] == ["a", "b"]
+    assert dropped == {"duplicate": 1}
+    pictures = [Path(p) for p in ("x/a/cat.jpg", "x/b/cat.jpg", "x/dog.jpg")]
+    assert list(map(told_apart(pictures).get, pictures)) == ["a/cat.jpg", "b/cat.jpg", "dog.jpg"]
+    file = tmp_path / "taught.json"
+    file.write_text(json.dumps({"a/cat.jpg": ["one cat"], "b/cat.jpg": ["two cats"], "dog.jpg": ["a dog"]}))
+    assert [(s.picture, s.text) for s in taught_samples(file, pictures)] == list(
+        zip(pictures, ("one cat", "two cats", "a dog"), strict=True)
+    )
 
 
 def test_a_fiftieth_is_held_out() -> None:

@@ -63,7 +63,7 @@ def test_each_teacher_sees_all_but_its_own_part(
         def fit(self, corpora: list[Corpus], _: object) -> None:
             learnt.append({s.picture.name for c in corpora for s in c.samples})
 
-    def watched(_: object, corpus: Corpus, __: str) -> dict[str, list[str]]:
+    def watched(_: object, corpus: Corpus, *__: object) -> dict[str, list[str]]:
         described.append({s.picture.name for s in corpus.samples})
         return {name: ["a dog"] for name in described[-1]}
 
