@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from captioner.decoders import Decoder, Run
 from captioner.mixture import Mixture
@@ -376,7 +377,7 @@ def _children(decoder: Decoder, beams: _Beams, memory: Any, rules: Rules, runnin
     _mix(weights, tokens, running, rows)
     _favour(weights, beams, rows, rules)
     _allow(weights, beams, rows, rules)
-    top, columns = top_k(weights, _KEEP)  # (A, N)
+    top, columns = _top(weights)  # (A, N)
     logprob = torch.where(top > 0, (top / weights.sum(-1, keepdim=True)).log(), _NEVER)
     ids = rules.ids[columns]
     logprob = _no_repeated_trigram(logprob, ids, tokens)
@@ -391,6 +392,13 @@ def _children(decoder: Decoder, beams: _Beams, memory: Any, rules: Rules, runnin
     children.tempered[:, 0].masked_fill_(beams.done, 0)
     children.logprob[:, 0].masked_fill_(beams.done, 0)
     return children
+
+
+def _top(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest N of the weights (A, C) and their columns; of fewer ids than N, the rest are never written."""
+    top, columns = top_k(weights, min(_KEEP, weights.shape[1]))
+    missing = _KEEP - top.shape[1]
+    return (pad(top, (0, missing)), pad(columns, (0, missing))) if missing else (top, columns)
 
 
 def _put(states: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:

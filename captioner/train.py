@@ -103,7 +103,7 @@ def _tune(checkpoint: Checkpoint, samples: Sequence[Sample], split: Sequence[str
     learns, checks = ([s for s, at in described if at == part] for part in ("train", "dev"))
     known = {s.picture for s in learns}
     tune(checkpoint, learns, checks, recipe, run, taught_samples(Path(recipe.taught), known) if recipe.taught else ())
-    checkpoint.keywords = None  # other eyes read them
+    checkpoint.keywords = checkpoint.templates = None  # other eyes read them
 
 
 def check_decoder(name: str, recipe: Recipe, asked: Collection[str] = ()) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captioner.captioner import Captioner
-from captioner.search import Favour, Hypothesis, Lane, Search, conditioned, search, top_k
+from captioner.search import Favour, Hypothesis, Lane, Rules, Search, conditioned, search, top_k
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,20 @@ def test_a_batch_gives_what_its_pictures_give_alone(captioner: Captioner, how: S
     together = run(captioner, pictures, how, [3, 1, 4, 1, 5])
     alone = [run(captioner, p[None], how, [s])[0] for p, s in zip(pictures, [3, 1, 4, 1, 5], strict=True)]
     assert together == alone
+
+
+@pytest.mark.parametrize("how", METHODS, ids=lambda how: f"{how.method}-{how.width}")
+def test_few_ids_to_write_are_enough(tiny_model: Path, how: Search) -> None:
+    captioner = Captioner.load(tiny_model, device="cpu", threads=1)
+    known = captioner.tokenizer
+    words = [i for i, piece in enumerate(known.pieces(range(len(known)))) if piece.startswith("▁") and len(piece) > 2]
+    listed = torch.tensor(sorted({known.eos, known.sep, known.unk, known.pad, *words[:6]}))
+    captioner.decoder.shorten(listed)
+    lane = Lane(0, tuple(known.prefix("meme", 4)), how, 1)
+    rules = Rules(known, torch.device("cpu"), captioner.decoder.shortlist)
+    (found,) = search(captioner.decoder, rules, grids(1, captioner), [lane])
+    assert found
+    assert all(set(h.ids) <= set(listed.tolist()) and h.logprob > -1e6 for h in found)
 
 
 @given(st.integers(0, 2**63 - 1))
