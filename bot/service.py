@@ -458,8 +458,8 @@ class Service:
         if not 0 <= number < len(old.candidates):
             raise BadRequest(f"That meme has {len(old.candidates)} captions to choose from, counted from 0.")
         boxes = old.candidates[number].boxes
-        wish = Wish(old.style, old.seed, own_boxes=boxes, picked=True, description=old.description)
-        wish = dataclasses.replace(wish, filter=settings.filter)
+        known = Wish(old.style, old.seed, description=old.description, filter=settings.filter)
+        wish = dataclasses.replace(known, own_boxes=boxes, picked=True)
         return await self._again(old, user, wish, settings, request, chosen=number)
 
     async def _again(
