@@ -41,7 +41,7 @@ from captioner.animation import Animation
 from captioner.attention_map import NoAttentionError
 from captioner.captioner import Captioned, Captioner, ModelError
 from captioner.captioner import Wish as ModelWish
-from captioner.draw import Lettering
+from captioner.draw import Lettering, paint
 from captioner.filter import shipped as blocklist
 from captioner.fonts import FontError, Fonts
 from captioner.images import ImageError, ImageTooLarge, Limits, Picture, scaled, to_jpeg
@@ -80,24 +80,8 @@ class Model(Protocol):
 
     def caption(self, jobs: Sequence[tuple[Picture, ModelWish]]) -> list[Captioned]: ...
 
-    def draw(
-        self,
-        picture: Picture,
-        boxes: Sequence[str],
-        template: str | None = None,
-        *,
-        mirrored: bool = False,
-        own: bool = False,
-    ) -> Image.Image: ...
-
     def letter(
-        self,
-        image: Image.Image,
-        boxes: Sequence[str],
-        template: str | None = None,
-        *,
-        mirrored: bool = False,
-        own: bool = False,
+        self, picture: Picture, boxes: Sequence[str], template: str | None, *, mirrored: bool, own: bool
     ) -> Sequence[Lettering]: ...
 
     def explain(self, picture: Picture, boxes: Sequence[str], style: Style = "meme") -> bytes: ...
@@ -328,7 +312,7 @@ class Engine:
             if moving is None:
                 data = await self._in_pool(self._draw, picture, made, wish)
             else:
-                data = await self._in_pool(self._animate, moving, made, wish)
+                data = await self._in_pool(self._animate, picture, moving, made, wish)
                 made = dataclasses.replace(made, content_type=moving.content_type)
             stages["draw"] = time.perf_counter() - drawing
             return dataclasses.replace(made, data=data, picture=kept)
@@ -370,21 +354,23 @@ class Engine:
         self._read_jobs.put_nowait(job)
         return await job.done
 
+    def _letter(self, picture: Picture, made: Made, wish: Wish) -> Sequence[Lettering]:
+        own = bool(wish.own_boxes) and not wish.picked
+        return self._serving.letter(picture, made.boxes, made.template, mirrored=made.mirrored, own=own)
+
     def _draw(self, picture: Picture, made: Made, wish: Wish) -> bytes:
         with _translated("The meme could not be drawn."):
-            own = _is_own(wish)
-            drawn = self._serving.draw(picture, made.boxes, made.template, mirrored=made.mirrored, own=own)
+            drawn = paint(picture.image.copy(), self._letter(picture, made, wish))
             data = to_jpeg(drawn, self._config.draw.quality)
             if wish.max_bytes is not None and len(data) > wish.max_bytes:
                 data = _fitted(drawn, wish.max_bytes, self._config.draw.quality)
             return data
 
-    def _animate(self, moving: Animation, made: Made, wish: Wish) -> bytes:
-        """The words on every frame."""
+    def _animate(self, picture: Picture, moving: Animation, made: Made, wish: Wish) -> bytes:
+        """The words on every frame; its faces are where the picture has them, however small the frames become."""
 
         def letter(first: Image.Image) -> Sequence[Lettering]:
-            own = _is_own(wish)
-            return self._serving.letter(first, made.boxes, made.template, mirrored=made.mirrored, own=own)
+            return self._letter(dataclasses.replace(picture, image=first), made, wish)
 
         with _translated("The meme could not be drawn."):
             return animation.fitted(moving, wish.max_bytes, letter)
@@ -477,7 +463,7 @@ def _try_out(model: Model) -> None:
     for caption in captioned.captions:
         if not any(caption.boxes) or not math.isfinite(caption.score):
             raise ValueError(f"{model.name} wrote {caption}")
-    model.draw(picture, captioned.captions[0].boxes)
+    model.letter(picture, captioned.captions[0].boxes, None, mirrored=False, own=False)
 
 
 @contextmanager
@@ -535,11 +521,6 @@ def _to_keep(picture: Picture, moving: Animation | None) -> bytes:
 def _kept(picture: Picture, data: bytes) -> Picture:
     """The picture as it will be seen when it is captioned again."""
     return dataclasses.replace(picture, image=images.read(data).image)
-
-
-def _is_own(wish: Wish) -> bool:
-    """Whether the words are somebody's, who says where they stand."""
-    return bool(wish.own_boxes) and not wish.picked
 
 
 def _captioned(made: Made, captioned: Captioned) -> Made:

@@ -28,7 +28,7 @@ from captioner.data.samples import fingerprint
 from captioner.decoders.several import Several
 from captioner.faces import Faces
 from captioner.fonts import Fonts
-from captioner.images import Face, Limits, Picture
+from captioner.images import Limits, Picture
 from captioner.labels import eyes, packed
 from captioner.layouts import layout_for, most_boxes
 from captioner.naming import Naming
@@ -188,45 +188,22 @@ class Captioner:
         return replace(picture, image=images.scaled(picture.image, self.max_side))
 
     def draw(
-        self,
-        picture: Picture,
-        boxes: Sequence[str],
-        template: str | None = None,
-        *,
-        mirrored: bool = False,
-        own: bool = False,
+        self, picture: Picture, boxes: Sequence[str], template: str | None = None, *, mirrored: bool = False
     ) -> Image.Image:
-        """The picture with the boxes written on it: where they belong on a known template, else where it is calm.
-
-        Somebody's `own` words for top and bottom stay there, whatever they hide.
-        """
-        letterings = self._lettered(picture.image, boxes, template, mirrored, own, picture.faces)
+        """The picture with the boxes written on it: where they belong on a known template, else where it is calm."""
+        letterings = self.letter(picture, boxes, template, mirrored=mirrored, own=False)
         return drawing.paint(picture.image.convert("RGB"), letterings)
 
     def letter(
-        self,
-        image: Image.Image,
-        boxes: Sequence[str],
-        template: str | None = None,
-        *,
-        mirrored: bool = False,
-        own: bool = False,
+        self, picture: Picture, boxes: Sequence[str], template: str | None, *, mirrored: bool, own: bool
     ) -> list[drawing.Lettering]:
-        """The boxes as `draw` paints them on an RGB picture: for animations, whose frames all get the same."""
-        return self._lettered(image, boxes, template, mirrored, own)
+        """The boxes as they are to be painted on a picture, or on all frames of an animation of which it is the first.
 
-    def _lettered(
-        self,
-        image: Image.Image,
-        boxes: Sequence[str],
-        template: str | None,
-        mirrored: bool,
-        own: bool,
-        faces: Callable[[], Sequence[Face]] | None = None,
-    ) -> list[drawing.Lettering]:
+        Somebody's `own` words for top and bottom stay there, whatever they hide.
+        """
         layout = layout_for(template, len(boxes), mirrored=mirrored) if template else None
-        faces = faces or partial(self.faces.find, image)
-        return drawing.laid_out(image, boxes, self.fonts, layout, faces, joining=not own)
+        faces = picture.faces or partial(self.faces.find, picture.image)
+        return drawing.laid_out(picture.image, boxes, self.fonts, layout, faces, joining=not own)
 
     @torch.inference_mode()
     def caption(self, jobs: Sequence[tuple[Picture, Wish]]) -> list[Captioned]:

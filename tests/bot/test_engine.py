@@ -14,6 +14,7 @@ from captioner import images, video
 from captioner.captioner import Captioned, Captioner
 from captioner.captioner import Wish as ModelWish
 from captioner.decoders import AttentionGRU
+from captioner.draw import Lettering
 from captioner.images import Picture
 
 Configured = Callable[..., Config]
@@ -47,16 +48,8 @@ class Gated:
     def read(self, data: bytes) -> Picture:
         return self.inner.read(data)
 
-    def draw(
-        self,
-        picture: Picture,
-        boxes: Sequence[str],
-        template: str | None = None,
-        *,
-        mirrored: bool = False,
-        own: bool = False,
-    ) -> Image.Image:
-        return self.inner.draw(picture, boxes, template, mirrored=mirrored, own=own)
+    def letter(self, picture: Picture, boxes: Sequence[str], template: str | None, **how: bool) -> list[Lettering]:
+        return self.inner.letter(picture, boxes, template, **how)
 
     def explain(self, picture: Picture, boxes: Sequence[str], style: str = "meme") -> bytes:
         return self.inner.explain(picture, boxes)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from bot.config import Config
 from bot.database import beside
@@ -32,6 +31,7 @@ from bot.service import Service
 from bot.store import Store
 from captioner.captioner import Captioned, Captioner, ModelError
 from captioner.captioner import Wish as ModelWish
+from captioner.draw import Lettering
 from captioner.images import Picture
 
 from .conftest import NOON, Trained, meme, react
@@ -57,16 +57,10 @@ class Named:
     def read(self, data: bytes) -> Picture:
         return self.inner.read(data)
 
-    def draw(
-        self,
-        picture: Picture,
-        boxes: Sequence[str],
-        template: str | None = None,
-        *,
-        mirrored: bool = False,
-        own: bool = False,
-    ) -> Image.Image:
-        return picture.image
+    def letter(
+        self, picture: Picture, boxes: Sequence[str], template: str | None, *, mirrored: bool, own: bool
+    ) -> list[Lettering]:
+        return []
 
 
 @dataclass
